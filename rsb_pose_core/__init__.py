@@ -1,0 +1,1 @@
+"""RSB-Pose without ROS: stereo images of people in, metric 3D skeletons out."""

@@ -1,0 +1,36 @@
+"""The command line `rsb-pose`: each subcommand is a module with add_arguments and run."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from rsb_pose_core.errors import RsbPoseError
+
+# Modules are imported when their command is called, so that `--help` is quick.
+COMMANDS = {
+    'train': 'train a network or its refiner',
+    'evaluate': 'print the errors of weights on stored pairs',
+    'render': 'render stereo pairs of people into shards',
+    'film': 'film a moving person with a simulated stereo camera',
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; its exit status, or 2 and one sentence where the input is bad."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog='rsb-pose', description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    chosen = argv[0] if argv and argv[0] in COMMANDS else None
+    for name, summary in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary, description=summary)
+        if name == chosen:
+            importlib.import_module(f'rsb_pose_core.cli.{name}').add_arguments(subparser)
+    args = parser.parse_args(argv)
+    module = importlib.import_module(f'rsb_pose_core.cli.{args.command}')
+    try:
+        status: int = module.run(args)
+    except RsbPoseError as error:
+        print(f'rsb-pose {args.command}: {error}', file=sys.stderr)
+        return 2
+    return status

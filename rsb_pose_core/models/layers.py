@@ -1,0 +1,72 @@
+"""Small building blocks that the networks share."""
+
+from torch import Tensor, nn
+
+
+def conv2d_unit(
+    channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, *, relu: bool = True
+) -> nn.Sequential:
+    """Convolution, BatchNorm and (optionally) ReLU on images, padded to keep the size."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(channels_out),
+    ]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+
+
+def conv3d_unit(
+    channels_in: int,
+    channels_out: int,
+    kernel: int = 3,
+    stride: int | tuple[int, int, int] = 1,
+    *,
+    relu: bool = True,
+    bias: bool = False,
+) -> nn.Sequential:
+    """Convolution, BatchNorm and (optionally) ReLU on volumes, padded to keep the size."""
+    layers: list[nn.Module] = [
+        nn.Conv3d(channels_in, channels_out, kernel, stride, kernel // 2, bias=bias),
+        nn.BatchNorm3d(channels_out),
+    ]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+
+
+class BasicBlock2d(nn.Module):
+    """Two 3x3 convolutions with a shortcut (ResNet-18's block)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv2d_unit(channels_in, channels_out, 3, stride),
+            conv2d_unit(channels_out, channels_out, relu=False),
+        )
+        same = channels_in == channels_out and stride == 1
+        self.shortcut = (
+            nn.Identity() if same else conv2d_unit(channels_in, channels_out, 1, stride, relu=False)
+        )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.body(x) + self.shortcut(x))
+        return out
+
+
+class BasicBlock3d(nn.Module):
+    """Two 3x3x3 convolutions with a shortcut; `bias` as in V2V's published layers."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv3d_unit(channels_in, channels_out, bias=bias),
+            conv3d_unit(channels_out, channels_out, relu=False, bias=bias),
+        )
+        self.shortcut = (
+            nn.Identity()
+            if channels_in == channels_out
+            else conv3d_unit(channels_in, channels_out, 1, relu=False, bias=bias)
+        )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.body(x) + self.shortcut(x))
+        return out

@@ -1,0 +1,155 @@
+"""RSB-Pose's stereo co-keypoint estimation (paper III-B): two crops in, co-heatmaps out."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsb_pose_core.models.attention import AttentionHeads, attention_mask
+from rsb_pose_core.models.soft_argmax import map_moments, volume_moments
+from rsb_pose_core.models.stereo_volume import DisparityRange, shift_sum
+
+Image = Float[Tensor, 'batch 3 image_height image_width']
+JointMaps = Float[Tensor, 'batch joints height width']
+
+STRIDE = 4  # crop pixels per heat-map pixel
+LOG_FLOOR = -14.0  # log-probability where a view does not look
+CONFIDENCE_RADIUS = 3.0  # heat-map pixels
+
+
+@dataclass(frozen=True)
+class StereoHeatmaps:
+    """What the network says, all logits in float32.
+
+    heatmap_left, heatmap_right: (B,J,H,W) of each view's attention heads; co_heatmap: (B,J,D,H,W)
+    over left pixels and disparities, None where only 2D heat maps were asked for.
+    """
+
+    heatmap_left: JointMaps
+    heatmap_right: JointMaps
+    co_heatmap: Float[Tensor, 'batch joints depth height width'] | None
+    disparities: DisparityRange
+
+
+@dataclass(frozen=True)
+class CoKeypoints:
+    """Joints in pixels of the network's input.
+
+    uvd: (B,J,3) left column, row and disparity u_left - u_right; covariance: (B,J,3,3) of uvd;
+    confidence: (B,J), 0..1, the probability that the joint is within 12 pixels of (u, v).
+    """
+
+    uvd: Float[Tensor, 'batch joints 3']
+    covariance: Float[Tensor, 'batch joints 3 3']
+    confidence: Float[Tensor, 'batch joints']
+
+
+class RSBPose(nn.Module):
+    """Shared 2D trunk, attention mask, stereo volume and a 3D network over it.
+
+    `volume` is called with the masked features of both views and with their matching features.
+    `heatmap_skip` adds both views' 2D log-probabilities to the co-heatmap (beyond the paper).
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        channels: int,
+        reduction: tuple[int, ...],
+        volume: nn.Module,
+        disparities: DisparityRange,
+        joints: int,
+        *,
+        matching_channels: int = 0,
+        heatmap_skip: bool = True,
+    ) -> None:
+        super().__init__()
+        self.joints, self.disparities, self.heatmap_skip = joints, disparities, heatmap_skip
+        self.trunk = trunk
+        self.attention = AttentionHeads(channels, joints)
+        widths = (channels, *reduction)
+        self.reduction = nn.Sequential(
+            *(nn.Conv2d(a, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        )
+        self.matching = nn.Conv2d(channels, matching_channels, 1) if matching_channels else None
+        self.volume = volume
+
+    def forward(self, left: Image, right: Image, *, volume: bool = True) -> StereoHeatmaps:
+        """RGB 0..1 crops of both views with the same rows; sides multiples of 32.
+
+        `volume=False` stops after the 2D heat maps.
+        """
+        images = torch.cat([left, right]).contiguous(memory_format=torch.channels_last)
+        features = self.trunk(images)  # 2B C H W
+        logits = self.attention(features).float()  # 2B J H W
+        heatmap_left, heatmap_right = logits.chunk(2)
+        if not volume:
+            return StereoHeatmaps(heatmap_left, heatmap_right, None, self.disparities)
+        masked = self.reduction(features) * attention_mask(logits).to(features.dtype)  # Eq. (2)
+        matching = self.matching(features) if self.matching is not None else features
+        co_heatmap = self.volume(*masked.chunk(2), *matching.chunk(2)).float()  # B J D H W
+        if self.heatmap_skip:
+            co_heatmap = co_heatmap + self._joint_log_probability(heatmap_left, heatmap_right)
+        return StereoHeatmaps(heatmap_left, heatmap_right, co_heatmap, self.disparities)
+
+    def _joint_log_probability(
+        self, heatmap_left: JointMaps, heatmap_right: JointMaps
+    ) -> Float[Tensor, 'batch joints depth height width']:
+        """log p_left(h, w) + log p_right(h, w - dd), as if the views were independent."""
+        log_left, log_right = (
+            functional.log_softmax(heatmap.flatten(2), -1).view_as(heatmap).clamp_min(LOG_FLOOR)
+            for heatmap in (heatmap_left, heatmap_right)
+        )
+        return shift_sum(log_left, log_right, self.disparities, LOG_FLOOR)
+
+
+def heatmap_to_crop(uv_heatmap: Tensor) -> Tensor:
+    """Heat-map pixels to crop pixels: both count from the centre of their first pixel."""
+    return (uv_heatmap + 0.5) * STRIDE - 0.5
+
+
+def crop_to_heatmap(uv_crop: Tensor) -> Tensor:
+    """Crop pixels to heat-map pixels."""
+    return (uv_crop + 0.5) / STRIDE - 0.5
+
+
+def co_keypoints(heatmaps: StereoHeatmaps) -> CoKeypoints:
+    """Soft-argmax of the co-heatmap (Eq. 3), or of each view's heat map where there is none.
+
+    Independent views disagree about the row: the mean is returned, and the disparity is the
+    difference of their columns.
+    """
+    if heatmaps.co_heatmap is not None:
+        moments = volume_moments(heatmaps.co_heatmap, heatmaps.disparities.first)
+        uvd, covariance = moments.mean, moments.covariance
+        log_plane = torch.logsumexp(heatmaps.co_heatmap.float(), 2)
+    else:
+        uvd, covariance = _independent_uvd(heatmaps)
+        log_plane = heatmaps.heatmap_left.float()
+    uv, disparity = heatmap_to_crop(uvd[..., :2]), uvd[..., 2:] * STRIDE
+    confidence = _mass_near(log_plane, uvd[..., :2])
+    return CoKeypoints(torch.cat([uv, disparity], -1), covariance * STRIDE**2, confidence)
+
+
+def _independent_uvd(heatmaps: StereoHeatmaps) -> tuple[Tensor, Tensor]:
+    """(u, v, d) and covariance from two maps that know nothing of each other."""
+    left, right = map_moments(heatmaps.heatmap_left), map_moments(heatmaps.heatmap_right)
+    from_left = left.mean.new_tensor([[1.0, 0.0], [0.0, 0.5], [1.0, 0.0]])
+    from_right = left.mean.new_tensor([[0.0, 0.0], [0.0, 0.5], [-1.0, 0.0]])
+    uvd = left.mean @ from_left.T + right.mean @ from_right.T
+    covariance = (
+        from_left @ left.covariance @ from_left.T + from_right @ right.covariance @ from_right.T
+    )
+    return uvd, covariance
+
+
+def _mass_near(log_plane: JointMaps, uv: Float[Tensor, 'batch joints 2']) -> Tensor:
+    """Probability within CONFIDENCE_RADIUS of uv, all in heat-map pixels."""
+    height, width = log_plane.shape[-2:]
+    probability = torch.softmax(log_plane.flatten(2), -1).view_as(log_plane)
+    du = torch.arange(width, device=uv.device, dtype=uv.dtype) - uv[..., :1]  # B J W
+    dv = torch.arange(height, device=uv.device, dtype=uv.dtype) - uv[..., 1:]
+    near = du[..., None, :] ** 2 + dv[..., :, None] ** 2 <= CONFIDENCE_RADIUS**2
+    return (probability * near).sum((2, 3)).clamp(0.0, 1.0)

@@ -1,0 +1,76 @@
+"""Soft-argmax with second moments, in one pass over the logits and always in float32.
+
+Precision is why these functions switch autocast off: bf16 logits move a joint by up to 4 mm.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Maps = Float[Tensor, 'batch joints height width']
+Volumes = Float[Tensor, 'batch joints depth height width']
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the softmax of a map (u, v) or a volume (u, v, d), in cells.
+
+    mean: (B,J,2 or 3); covariance: (B,J,n,n); log_sum_exp: (B,J), which turns logits into
+    log-probabilities without another pass.
+    """
+
+    mean: Float[Tensor, 'batch joints axes']
+    covariance: Float[Tensor, 'batch joints axes axes']
+    log_sum_exp: Float[Tensor, 'batch joints']
+
+
+def _plane_basis(height: int, width: int, like: Tensor) -> Float[Tensor, 'cells 6']:
+    """1, u, v, uu, uv, vv of each cell, measured from the middle to keep float32 exact."""
+    u = torch.arange(width, device=like.device, dtype=like.dtype) - (width - 1) / 2
+    v = torch.arange(height, device=like.device, dtype=like.dtype) - (height - 1) / 2
+    vv, uu = torch.meshgrid(v, u, indexing='ij')
+    columns = [torch.ones_like(uu), uu, vv, uu * uu, uu * vv, vv * vv]
+    return torch.stack([column.flatten() for column in columns], -1)
+
+
+def volume_moments(logits: Volumes, disparity_first: int) -> Moments:
+    """Mean and covariance of (u, v, d) under softmax(logits); d counts from `disparity_first`."""
+    batch, joints, depth, height, width = logits.shape
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    with torch.autocast(logits.device.type, enabled=False):
+        flat = logits.to(dtype).reshape(batch, joints, depth, height * width)
+        peak = flat.detach().amax((2, 3), keepdim=True)
+        sums = torch.exp(flat - peak) @ _plane_basis(height, width, flat)  # B J D 6
+        total = sums[..., 0].sum(2)  # B J
+        d = torch.arange(depth, device=flat.device, dtype=dtype) - (depth - 1) / 2
+        along = sums / total[..., None, None]
+        _, u, v, uu, uv, vv = along.sum(2).unbind(-1)
+        weighted = (along * d[:, None]).sum(2)
+        ed, ud, vd = weighted[..., 0], weighted[..., 1], weighted[..., 2]
+        dd = (along[..., 0] * d * d).sum(2)
+        mean = torch.stack([u, v, ed], -1)
+        second = torch.stack([uu, uv, ud, uv, vv, vd, ud, vd, dd], -1)
+        covariance = second.view(batch, joints, 3, 3) - mean[..., :, None] * mean[..., None, :]
+        middle = [(width - 1) / 2, (height - 1) / 2, (depth - 1) / 2 + disparity_first]
+        log_sum_exp = peak[..., 0, 0] + torch.log(total)
+    return Moments(mean + mean.new_tensor(middle), covariance, log_sum_exp)
+
+
+def map_moments(logits: Maps) -> Moments:
+    """Mean and covariance of (u, v) under softmax(logits)."""
+    height, width = logits.shape[-2:]
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    with torch.autocast(logits.device.type, enabled=False):
+        flat = logits.to(dtype).flatten(2)
+        peak = flat.detach().amax(2, keepdim=True)
+        sums = torch.exp(flat - peak) @ _plane_basis(height, width, flat)  # B J 6
+        total = sums[..., 0]
+        _, u, v, uu, uv, vv = (sums / total[..., None]).unbind(-1)
+        mean = torch.stack([u, v], -1)
+        second = torch.stack([uu, uv, uv, vv], -1).view(*mean.shape, 2)
+        covariance = second - mean[..., :, None] * mean[..., None, :]
+        middle = mean.new_tensor([(width - 1) / 2, (height - 1) / 2])
+        log_sum_exp = peak[..., 0] + torch.log(total)
+    return Moments(mean + middle, covariance, log_sum_exp)

@@ -1,0 +1,130 @@
+"""3D networks that turn two views' features into co-heatmap logits."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rsb_pose_core.models.layers import BasicBlock3d, conv3d_unit
+from rsb_pose_core.models.stereo_volume import (
+    DisparityRange,
+    View,
+    groupwise_correlation,
+    shift_sum,
+    stereo_volume,
+)
+
+MatchingView = Float[Tensor, 'batch matching height width']
+CoHeatmap = Float[Tensor, 'batch joints depth height width']
+
+
+class LiteVolume(nn.Module):
+    """Small U-Net over the stereo volume, which is never built.
+
+    The first convolution of the concatenated volume is one 2D convolution of each view, summed
+    over the shifts; group-wise correlations of the views' matching features join it. Then a
+    (1,2,2) stride, a U-Net of three levels, and depth-to-space back to full resolution.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        joints: int,
+        disparities: DisparityRange,
+        channels: int = 16,
+        correlation_groups: int = 8,
+        kernel: int = 5,
+    ) -> None:
+        super().__init__()
+        c, wide = channels, 2 * kernel - 1
+        self.joints, self.disparities, self.groups = joints, disparities, correlation_groups
+        self.left = nn.Conv2d(channels_in, c, kernel, padding=kernel // 2)
+        self.right = nn.Conv2d(
+            channels_in, c, (kernel, wide), padding=(kernel // 2, wide // 2), bias=False
+        )
+        self.norm = nn.BatchNorm3d(c)
+        self.down = conv3d_unit(c, c, 3, (1, 2, 2))
+        self.fine = BasicBlock3d(c + correlation_groups, c)
+        self.middle = BasicBlock3d(c, 2 * c)
+        self.coarse = BasicBlock3d(2 * c, 4 * c)
+        self.up_middle = nn.ConvTranspose3d(4 * c, 2 * c, 2, 2)
+        self.refine_middle = BasicBlock3d(2 * c, 2 * c)
+        self.up_fine = nn.ConvTranspose3d(2 * c, c, 2, 2)
+        self.refine_fine = BasicBlock3d(c, c)
+        self.out = nn.Conv3d(c, 4 * joints, 1)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.out.weight.data *= 0.2  # start near the 2D log-probabilities
+
+    def forward(
+        self, left: View, right: View, match_left: MatchingView, match_right: MatchingView
+    ) -> CoHeatmap:
+        """Masked features of both views and their matching features (unused without groups)."""
+        summed = shift_sum(self.left(left), self.right(right), self.disparities)
+        volume = self.down(functional.relu(self.norm(summed)))  # B C D H/2 W/2
+        if self.groups:
+            correlation = groupwise_correlation(
+                match_left, match_right, self.disparities, self.groups, step=2
+            )
+            volume = torch.cat([volume, correlation.to(volume.dtype)], 1)
+        fine = self.fine(volume.contiguous(memory_format=torch.channels_last_3d))
+        middle = self.middle(functional.max_pool3d(fine, 2))
+        coarse = self.coarse(functional.max_pool3d(middle, 2))
+        middle = self.refine_middle(functional.relu(middle + self.up_middle(coarse)))
+        fine = self.refine_fine(functional.relu(fine + self.up_fine(middle)))
+        out = self.out(fine)
+        batch, _, depth, height, width = out.shape
+        blocks = out.reshape(batch, self.joints, 2, 2, depth, height, width)
+        blocks = blocks.permute(0, 1, 4, 5, 2, 6, 3)  # B J D H/2 2 W/2 2
+        return blocks.reshape(batch, self.joints, depth, 2 * height, 2 * width)
+
+
+class V2V(nn.Module):
+    """The V2V network of learnable triangulation with four levels instead of five."""
+
+    def __init__(self, joints: int, disparities: DisparityRange, channels_in: int = 16) -> None:
+        super().__init__()
+        self.disparities = disparities
+        self.front = nn.Sequential(
+            conv3d_unit(2 * channels_in, 16, 7, bias=True),
+            BasicBlock3d(16, 32, bias=True),
+            BasicBlock3d(32, 32, bias=True),
+            BasicBlock3d(32, 32, bias=True),
+        )
+        widths = (32, 64, 128, 128, 128)
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.encoders = nn.ModuleList([BasicBlock3d(a, b, bias=True) for a, b in pairs])
+        self.skips = nn.ModuleList([BasicBlock3d(a, a, bias=True) for a, _ in pairs])
+        self.middle = BasicBlock3d(widths[-1], widths[-1], bias=True)
+        self.decoders = nn.ModuleList([BasicBlock3d(b, b, bias=True) for _, b in pairs])
+        self.upsamplers = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.ConvTranspose3d(b, a, 2, 2), nn.BatchNorm3d(a), nn.ReLU(inplace=True)
+                )
+                for a, b in pairs
+            ]
+        )
+        self.back = nn.Sequential(
+            BasicBlock3d(32, 32, bias=True),
+            conv3d_unit(32, 32, 1, bias=True),
+            conv3d_unit(32, 32, 1, bias=True),
+        )
+        self.out = nn.Conv3d(32, joints, 1)
+
+    def forward(
+        self, left: View, right: View, match_left: MatchingView, match_right: MatchingView
+    ) -> CoHeatmap:
+        """Masked features of both views; the reference network has no matching features."""
+        x = self.front(stereo_volume(left, right, self.disparities))
+        kept = []
+        for encoder, skip in zip(self.encoders, self.skips, strict=True):
+            kept.append(skip(x))
+            x = encoder(functional.max_pool3d(x, 2))
+        x = self.middle(x)
+        for decoder, upsampler, skipped in zip(
+            reversed(self.decoders), reversed(self.upsamplers), reversed(kept), strict=True
+        ):
+            x = upsampler(decoder(x)) + skipped
+        with torch.autocast(x.device.type, enabled=False):  # bf16 logits move joints by 4 mm
+            out: Tensor = self.out(self.back(x).float())
+        return out

@@ -1,0 +1,1 @@
+"""Training RSB-Pose: data, augmentation, losses and the loop."""

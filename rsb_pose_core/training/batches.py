@@ -1,0 +1,54 @@
+"""What one training step sees."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from rsb_pose_core.calibration import StereoCalibration
+
+OUTSIDE_IMAGE = 3  # visibility code
+
+
+@dataclass(frozen=True)
+class StereoBatch:
+    """Crops of both views in uint8 RGB and their labels in crop pixels.
+
+    uv_left, uv_right: (B,J,2); xyz_m: (B,J,3) in the left optical frame; both may be NaN where a
+    joint has no label. visibility: (B,2,J), left then right, codes as in the shards.
+    """
+
+    left: UInt8[Tensor, 'batch 3 side side']
+    right: UInt8[Tensor, 'batch 3 side side']
+    uv_left: Float[Tensor, 'batch joints 2']
+    uv_right: Float[Tensor, 'batch joints 2']
+    xyz_m: Float[Tensor, 'batch joints 3']
+    visibility: UInt8[Tensor, 'batch 2 joints']
+    calibration: StereoCalibration
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @property
+    def side(self) -> int:
+        return self.left.shape[-1]
+
+    def to(self, device: torch.device) -> 'StereoBatch':
+        """Copy to a device; images stay uint8 on the way."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True)
+            for name in ('left', 'right', 'uv_left', 'uv_right', 'xyz_m', 'visibility')
+        }
+        fields = (value.to(device) for value in self.calibration.fields())
+        return replace(self, **moved, calibration=StereoCalibration(*fields))
+
+    def images(self) -> tuple[Float[Tensor, 'batch 3 side side'], Float[Tensor, 'batch 3 side side']]:
+        """RGB 0..1 of both views."""
+        return self.left.float() / 255, self.right.float() / 255
+
+    def in_view(self, view: int) -> Bool[Tensor, 'batch joints']:
+        """Joints with a label inside the crop and the image of view 0 (left) or 1 (right)."""
+        uv = (self.uv_left, self.uv_right)[view]
+        inside = ((uv >= 0) & (uv <= self.side - 1)).all(-1)  # NaN compares false
+        return inside & (self.visibility[:, view] != OUTSIDE_IMAGE)
