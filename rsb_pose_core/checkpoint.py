@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rsb_pose_core.errors import RsbPoseError
-from rsb_pose_core.models import BASELINES, MODELS, PoseTransformer
+from rsb_pose_core.models import NETWORKS, Network, PoseTransformer
 
 FORMAT = 'rsb_pose_ros/1'
 NETWORK, REFINER = 'network.', 'refiner.'
@@ -20,7 +20,7 @@ class CheckpointError(RsbPoseError, ValueError):
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, metadata: dict[str, Any], refiner: nn.Module | None = None
+    path: Path, model: Network, metadata: dict[str, Any], refiner: nn.Module | None = None
 ) -> None:
     """Write float16 weights. `metadata['model']` names the network: 'lite', 'lite-baseline', ...
 
@@ -46,7 +46,7 @@ def save_checkpoint(
 
 def load_model(
     path: Path | str, device: torch.device | str = 'cpu'
-) -> tuple[nn.Module, PoseTransformer | None, dict[str, str]]:
+) -> tuple[Network, PoseTransformer | None, dict[str, str]]:
     """The network (in eval mode, float32), its refiner or None, and the metadata.
 
     Raises CheckpointError in one sentence for every file that cannot be used.
@@ -69,21 +69,29 @@ def load_model(
             f'{path}: weights of another program (format {metadata.get("format", "absent")}), '
             f'expected {FORMAT}; give a file of rsb-pose train'
         )
-    networks = {**MODELS, **{f'{key}-baseline': make for key, make in BASELINES.items()}}
     name = metadata.get('model', 'absent')
-    if name not in networks:
+    if name not in NETWORKS:
         raise CheckpointError(
-            f'{path}: weights of an unknown model {name}, expected one of {", ".join(networks)}; '
+            f'{path}: weights of an unknown model {name}, expected one of {", ".join(NETWORKS)}; '
             f'give weights of one of these'
         )
-    model = networks[name]()
+    model = NETWORKS[name]()
     _fill(model, NETWORK, tensors, path, name)
     refiner = None
     if any(key.startswith(REFINER) for key in tensors):
-        refiner = PoseTransformer()
+        refiner = _refiner_of(tensors)
         _fill(refiner, REFINER, tensors, path, 'pose transformer')
         refiner = refiner.to(device).eval()
     return model.to(device).eval(), refiner, metadata
+
+
+def _refiner_of(tensors: dict[str, torch.Tensor]) -> PoseTransformer:
+    """A refiner with the switches that the tensors under its prefix show."""
+    position, norm = tensors.get(REFINER + 'position'), tensors.get(REFINER + 'norm.weight')
+    concatenated = position is not None and norm is not None and len(norm) > position.shape[-1]
+    return PoseTransformer(
+        concatenate=concatenated, use_root=REFINER + 'root_embed.weight' in tensors
+    )
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:

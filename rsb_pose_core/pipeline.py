@@ -41,6 +41,7 @@ STAGES = ('detect', 'disparity', 'crop', 'network', 'triangulate', 'refine', 'tr
 TYPICAL_HEIGHT_M = 1.7
 
 Image = NDArray[np.uint8]
+AnyImage = NDArray[np.generic]
 
 
 class ImageError(RsbPoseError, ValueError):
@@ -128,8 +129,8 @@ class StereoPosePipeline:
     @torch.inference_mode()
     def process(
         self,
-        left_rgb: Image,
-        right_rgb: Image,
+        left_rgb: AnyImage,
+        right_rgb: AnyImage,
         calibration: StereoCalibration,
         stamp_s: float,
     ) -> FrameResult:
@@ -326,7 +327,7 @@ class _StageClock:
         return time.perf_counter()
 
 
-def _as_rgb(image: Image, name: str) -> Image:
+def _as_rgb(image: AnyImage, name: str) -> Image:
     """The image as (H, W, 3): grey is repeated, a fourth channel left out."""
     shape, dtype = image.shape, image.dtype
     if dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
@@ -341,7 +342,7 @@ def _as_rgb(image: Image, name: str) -> Image:
             f'the {name} image has {image.shape[2]} channels, expected RGB or grey; convert it'
         )
     rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
-    return np.ascontiguousarray(rgb)
+    return np.ascontiguousarray(rgb, np.uint8)
 
 
 def _same_place(a: Box, b: Box) -> bool:

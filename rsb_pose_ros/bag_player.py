@@ -61,12 +61,14 @@ class BagPlayer(Node):
         topics = StereoTopics.of(bag)
         self.left, self.right = topics.left_image, topics.right_image
         reliable = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-        self._publishers: dict[str, Publisher] = {
+        self._outlets: dict[str, Publisher] = {
             topic: self.create_publisher(message_class(kind), topic, reliable)
             for topic, kind in bag.kinds.items()
         }
-        self._clock = self.create_publisher(Clock, '/clock', 10) if publish_clock else None
-        self.sent = dict.fromkeys(self._publishers, 0)
+        self._clock_publisher = (
+            self.create_publisher(Clock, '/clock', 10) if publish_clock else None
+        )
+        self.sent = dict.fromkeys(self._outlets, 0)
         self._answers = 0
         if probe:
             self.create_subscription(HumanPose3DArray, PEOPLE_TOPIC, self._on_answer, reliable)
@@ -77,7 +79,7 @@ class BagPlayer(Node):
 
     def wait_for_subscribers(self, timeout_s: float, settle_s: float = 1.0) -> None:
         """Wait until both image topics are subscribed. Raises BagError after timeout_s."""
-        images = (self._publishers[self.left], self._publishers[self.right])
+        images = (self._outlets[self.left], self._outlets[self.right])
         end_s = time.monotonic() + timeout_s
         while not all(publisher.get_subscription_count() for publisher in images):
             if time.monotonic() > end_s:
@@ -138,10 +140,12 @@ class BagPlayer(Node):
         return time.monotonic() - start_s
 
     def _send(self, record: Record) -> None:
-        if self._clock is not None:
+        if self._clock_publisher is not None:
             seconds, nanoseconds = divmod(record.time_ns, 1_000_000_000)
-            self._clock.publish(Clock(clock=TimeMessage(sec=seconds, nanosec=nanoseconds)))
-        self._publishers[record.topic].publish(record.data)
+            self._clock_publisher.publish(
+                Clock(clock=TimeMessage(sec=seconds, nanosec=nanoseconds))
+            )
+        self._outlets[record.topic].publish(record.data)
         self.sent[record.topic] += 1
 
     def _spin_until(self, moment_s: float) -> None:

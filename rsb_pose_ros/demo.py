@@ -17,6 +17,7 @@ from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_ros.bag_evaluator import load_frames
 from rsb_pose_ros.bags import BagError, open_bag
 from rsb_pose_ros.demo_pictures import write_film, write_skeletons
+from rsb_pose_ros.faults import TRANSITION_FAILED
 from rsb_pose_ros.pairing import stamp_ns
 from rsb_pose_ros.processes import Child, dds_environment, remove_shared_memory, share_file
 from rsb_pose_ros.report import not_finite, table_text
@@ -103,11 +104,14 @@ def watch(run: Run, expected_pairs: int) -> None:
         if run.player.exit_status not in (None, 0) or run.node.exit_status is not None:
             failed = run.node if run.node.exit_status is not None else run.player
             line.end()
-            fault = run.evaluator.status.get('fault')
             raise DemoError(
                 f'the {failed.name} ended with exit status {failed.exit_status}: '
-                f'{fault or failed.last_words()}; see {failed.log}'
+                f'{failed.last_words()}; see {failed.log}'
             )
+        fault = run.evaluator.status.get('fault', '')
+        if fault.startswith(TRANSITION_FAILED):
+            line.end()
+            raise DemoError(f'{fault}; see {run.node.log}')
         if time.monotonic() > end_s:
             line.end()
             raise DemoError(f'no report within {_LIMIT_S:g} s; see {run.evaluator.log.parent}')

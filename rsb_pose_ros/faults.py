@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+TRANSITION_FAILED = 'cannot '  # begins the sentence of a lifecycle transition that failed
+
 
 class Level(IntEnum):
     """Levels of diagnostic_msgs/DiagnosticStatus."""
@@ -67,9 +69,9 @@ class FaultBook:
         self._last = fault
         self._log_seldom(level, sentence)
 
-    def clear(self, part: Part, sentence: str) -> None:
-        """Note that `part` is well again; `sentence` says so on the log."""
-        if self._faults.pop(part, None) is not None:
+    def clear(self, part: Part, sentence: str = '') -> None:
+        """Note that `part` is well again; `sentence`, if any, says so on the log."""
+        if self._faults.pop(part, None) is not None and sentence:
             self._log_seldom(Level.OK, sentence)
 
     def get(self, part: Part) -> Fault | None:

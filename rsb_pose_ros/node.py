@@ -4,6 +4,7 @@ Callbacks run in the executor's thread and only store or enqueue. One worker thr
 and publishes. Whatever goes wrong is reported on the log and on /diagnostics; the node goes on.
 """
 
+import functools
 import sys
 import threading
 import time
@@ -24,7 +25,14 @@ from std_srvs.srv import SetBool, Trigger
 
 from rsb_pose_ros import parameters as node_parameters
 from rsb_pose_ros.diagnostics import FrameStatistics, Health, diagnostic_array
-from rsb_pose_ros.faults import FaultBook, InputError, Level, MissingCameraInfoError, Part
+from rsb_pose_ros.faults import (
+    TRANSITION_FAILED,
+    FaultBook,
+    InputError,
+    Level,
+    MissingCameraInfoError,
+    Part,
+)
 from rsb_pose_ros.inputs import StereoInputs
 from rsb_pose_ros.loading import LoadedPipeline, load
 from rsb_pose_ros.outputs import PoseOutputs
@@ -38,6 +46,23 @@ _TICK_S = 1.0
 _PAIRING = ('approximate_sync', 'slop_s', 'queue_size')
 
 
+Transition = Callable[['StereoPoseNode', LifecycleState], TransitionCallbackReturn]
+
+
+def _told(transition: Transition) -> Transition:
+    """Make an exception of a transition its failure, and tell it: rclpy swallows it silently."""
+
+    @functools.wraps(transition)
+    def guarded(node: 'StereoPoseNode', state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:
+            node.tell_failed_transition(transition.__name__.removeprefix('on_'), error)
+            return FAILURE
+
+    return guarded
+
+
 class StereoPoseNode(LifecycleNode):
     """Stereo images in, HumanPose3DArray out. `loader` builds the pipeline on configure."""
 
@@ -46,7 +71,7 @@ class StereoPoseNode(LifecycleNode):
     ) -> None:
         super().__init__('stereo_pose', **arguments)
         self._loader = loader
-        self._parameters = node_parameters.declare(self)
+        self._settings = node_parameters.declare(self)
         self._faults = FaultBook(self._log)
         self._statistics = FrameStatistics()
         self._applied: NodeParameters | None = None
@@ -67,41 +92,38 @@ class StereoPoseNode(LifecycleNode):
 
     def autostart(self) -> None:
         """Configure and activate, where the parameter autostart says so."""
-        if self._parameters.autostart and self.trigger_configure() == SUCCESS:
+        if self._settings.autostart and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
     # Lifecycle transitions
 
+    @_told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network. Fails with a sentence when it cannot; may be tried again."""
-        try:
-            self._loaded = self._loader(self._parameters)
-        except Exception as error:
-            sentence = str(error) if isinstance(error, InputError) else _describe(error)
-            self._faults.report(Part.NETWORK, Level.ERROR, f'not configured: {sentence}')
-            self._tick()
-            return FAILURE
+        self._loaded = self._loader(self._settings)
         self._faults.clear(Part.NETWORK, f'network loaded from {self._loaded.weights}')
         self._outputs = PoseOutputs(self)
         self.get_logger().info(f'configured with {self._loaded.weights} on {self._loaded.device}')
         return super().on_configure(state)
 
+    @_told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
         assert self._outputs is not None
         result = super().on_activate(state)
-        self._outputs.publish_skeleton(Header(frame_id=self._parameters.frame_id))
+        self._outputs.publish_skeleton(Header(frame_id=self._settings.frame_id))
         self._statistics = FrameStatistics()
         self._reset_tracks.set()
         self._applied = None
         self._worker = NewestWorker(self._work, self._on_work_error, 'stereo_pose_worker')
         self._worker.start()
         self._jumps_seen = 0
-        self._inputs = StereoInputs(self, self._parameters, self._worker.offer)
+        self._inputs = StereoInputs(self, self._settings, self._worker.offer)
         if not self._enabled:
             self._inputs.unsubscribe()
         return result
 
+    @_told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, let the worker end its pair, delete the markers."""
         self._stop_work()
@@ -118,11 +140,11 @@ class StereoPoseNode(LifecycleNode):
         self._release()
         return SUCCESS
 
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Back to unconfigured, from where the node can be configured again."""
-        self._faults.report(Part.NETWORK, Level.ERROR, 'a transition failed; configure again')
-        self._release()
-        return SUCCESS
+    def tell_failed_transition(self, name: str, error: Exception) -> None:
+        """Report why a transition failed, at once and not with the next diagnostics."""
+        sentence = str(error) if isinstance(error, InputError) else _describe(error)
+        self._faults.report(Part.NETWORK, Level.ERROR, f'{TRANSITION_FAILED}{name}: {sentence}')
+        self._tick()
 
     # Work
 
@@ -131,7 +153,7 @@ class StereoPoseNode(LifecycleNode):
         inputs, outputs, loaded, worker = self._inputs, self._outputs, self._loaded, self._worker
         if inputs is None or outputs is None or loaded is None or worker is None:
             return  # deactivated meanwhile
-        parameters = self._parameters
+        parameters = self._settings
         if parameters is not self._applied:
             self._applied = parameters
             loaded.apply(parameters)
@@ -211,23 +233,23 @@ class StereoPoseNode(LifecycleNode):
     def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         unconfigured = self._state_machine.current_state[1] == 'unconfigured'
         reason = node_parameters.reason_to_refuse(
-            self._parameters, changes, unconfigured=unconfigured
+            self._settings, changes, unconfigured=unconfigured
         )
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _apply_parameters(self, changes: list[Parameter]) -> None:
-        self._parameters = node_parameters.updated(self._parameters, changes)
+        self._settings = node_parameters.updated(self._settings, changes)
         if self._inputs is not None and any(change.name in _PAIRING for change in changes):
             self._inputs.pairer.set_policy(
-                approximate=self._parameters.approximate_sync,
-                queue_size=self._parameters.queue_size,
-                slop_s=self._parameters.slop_s,
+                approximate=self._settings.approximate_sync,
+                queue_size=self._settings.queue_size,
+                slop_s=self._settings.slop_s,
             )
 
     def _tick(self) -> None:
         inputs, worker = self._inputs, self._worker
         if inputs is not None:
-            for part, level, sentence in inputs.faults(self._parameters.silence_timeout_s):
+            for part, level, sentence in inputs.faults(self._settings.silence_timeout_s):
                 self._faults.report(part, level, sentence)
         health = Health(
             node=self.get_fully_qualified_name(),
@@ -243,10 +265,13 @@ class StereoPoseNode(LifecycleNode):
         self._diagnostics.publish(diagnostic_array(health, self._faults, stamp))
 
     def _log(self, level: Level, sentence: str) -> None:
-        logger = self.get_logger()
-        {Level.OK: logger.info, Level.WARN: logger.warning, Level.ERROR: logger.error}[level](
-            sentence
-        )
+        # rclpy refuses another severity from the same line of code.
+        if level == Level.ERROR:
+            self.get_logger().error(sentence)
+        elif level == Level.WARN:
+            self.get_logger().warning(sentence)
+        else:
+            self.get_logger().info(sentence)
 
     # Starting and stopping
 
@@ -254,7 +279,7 @@ class StereoPoseNode(LifecycleNode):
         if self._inputs is not None:
             self._inputs.unsubscribe()
         for part in (Part.IMAGES, Part.CALIBRATION):
-            self._faults.clear(part, f'{part.name.lower()}: no longer taken')
+            self._faults.clear(part)
 
     def _stop_work(self) -> None:
         self._unsubscribe()

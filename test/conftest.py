@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook('rsb_pose_core', 'beartype.beartype')
+install_import_hook('rsb_pose_core', 'type_checker.check')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,12 +4,14 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from rsb_pose_core.errors import RsbPoseError
 
 # Modules are imported when their command is called, so that `--help` is quick.
 COMMANDS = {
-    'train': 'train a network or its refiner',
+    'train': 'train a network',
+    'train-refiner': "train the pose transformer on a network's estimates",
     'evaluate': 'print the errors of weights on stored pairs',
     'render': 'render stereo pairs of people into shards',
     'film': 'film a moving person with a simulated stereo camera',
@@ -25,12 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         subparser = commands.add_parser(name, help=summary, description=summary)
         if name == chosen:
-            importlib.import_module(f'rsb_pose_core.cli.{name}').add_arguments(subparser)
+            _module(name).add_arguments(subparser)
     args = parser.parse_args(argv)
-    module = importlib.import_module(f'rsb_pose_core.cli.{args.command}')
     try:
-        status: int = module.run(args)
+        status: int = _module(args.command).run(args)
     except RsbPoseError as error:
         print(f'rsb-pose {args.command}: {error}', file=sys.stderr)
         return 2
     return status
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f'rsb_pose_core.cli.{command.replace("-", "_")}')

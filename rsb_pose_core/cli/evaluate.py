@@ -13,6 +13,7 @@ from rsb_pose_core.training.pool import PairPool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Weights, data and size of the crops."""
     parser.add_argument('--weights', type=Path, required=True, help='.safetensors file')
     parser.add_argument('--data', required=True, help="shards, e.g. 'shards/val_*.npz'")
     parser.add_argument('--limit', type=int, default=2000, help='at most so many pairs')

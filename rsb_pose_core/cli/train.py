@@ -13,6 +13,7 @@ from rsb_pose_core.training.trainer import Trainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Data, output and length of the run."""
     parser.add_argument('--config', type=Path, required=True, help='YAML file of config/train')
     parser.add_argument('--data', required=True, help="training shards, e.g. 'shards/train_*.npz'")
     parser.add_argument('--val', help="validation shards, e.g. 'shards/val_*.npz'")

@@ -1,10 +1,12 @@
 """Boxes round people, in pixels of an image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+
+Number = float | int
 
 
 @dataclass(frozen=True)
@@ -14,11 +16,15 @@ class Box:
     x and y are edges: the centre of the first pixel inside a box at x = 0 is at u = 0.
     """
 
-    x: float
-    y: float
-    width: float
-    height: float
-    score: float = 1.0
+    x: Number
+    y: Number
+    width: Number
+    height: Number
+    score: Number = 1.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, float(getattr(self, field.name)))
 
     @property
     def center(self) -> tuple[float, float]:
@@ -30,7 +36,7 @@ class Box:
         """Square pixels."""
         return max(self.width, 0.0) * max(self.height, 0.0)
 
-    def shifted(self, dx: float, dy: float = 0.0) -> 'Box':
+    def shifted(self, dx: Number, dy: Number = 0.0) -> 'Box':
         """The same box elsewhere."""
         return Box(self.x + dx, self.y + dy, self.width, self.height, self.score)
 

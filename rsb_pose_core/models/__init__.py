@@ -16,8 +16,10 @@ from rsb_pose_core.skeleton import H36M_17
 __all__ = [
     'BASELINES',
     'MODELS',
+    'NETWORKS',
     'CoKeypoints',
     'IndependentHeatmaps',
+    'Network',
     'PoseTransformer',
     'RSBPose',
     'StereoHeatmaps',
@@ -34,9 +36,10 @@ def _channels_last(model: nn.Module) -> None:
     """Lay convolution weights out as the CPU's and tensor cores' kernels read them."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
+            module.weight.data = module.weight.contiguous(memory_format=torch.channels_last)
         elif isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)
+            weight = module.weight.contiguous(memory_format=torch.channels_last_3d)
+            module.weight.data = weight
 
 
 def lite(*, correlation_groups: int = 8, heatmap_skip: bool = True) -> RSBPose:
@@ -81,3 +84,10 @@ def lite_baseline() -> IndependentHeatmaps:
 
 MODELS: dict[str, Callable[[], RSBPose]] = {'lite': lite, 'resnet50': resnet50}
 BASELINES: dict[str, Callable[[], IndependentHeatmaps]] = {'lite': lite_baseline}
+
+Network = RSBPose | IndependentHeatmaps
+# By the names that configurations and weights use: 'lite', 'resnet50', 'lite-baseline'.
+NETWORKS: dict[str, Callable[[], Network]] = {
+    **MODELS,
+    **{f'{name}-baseline': make for name, make in BASELINES.items()},
+}

@@ -42,7 +42,9 @@ class BasicBlock2d(nn.Module):
         )
         same = channels_in == channels_out and stride == 1
         self.shortcut = (
-            nn.Identity() if same else conv2d_unit(channels_in, channels_out, 1, stride, relu=False)
+            nn.Identity()
+            if same
+            else conv2d_unit(channels_in, channels_out, 1, stride, relu=False)
         )
         self.relu = nn.ReLU(inplace=True)
 

@@ -110,7 +110,8 @@ class PoseTransformer(nn.Module):
         The initial root carries the position; the head corrects it as it does every joint.
         """
         root = xyz_m[:, self.root]
-        return self(xyz_m - root[:, None], root).pose + root[:, None]
+        relative: Tensor = self(xyz_m - root[:, None], root).pose
+        return relative + root[:, None]
 
 
 def attention_confidence(

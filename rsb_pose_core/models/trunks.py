@@ -74,7 +74,8 @@ class LiteTrunk(nn.Module):
         ):
             doubled = functional.interpolate(coarse, scale_factor=2, mode='nearest')
             coarse = smooth(functional.relu(doubled + lateral(level)))
-        return coarse
+        features: Tensor = coarse
+        return features
 
 
 class Bottleneck(nn.Module):
@@ -90,7 +91,9 @@ class Bottleneck(nn.Module):
         )
         same = channels_in == channels_out and stride == 1
         self.shortcut = (
-            nn.Identity() if same else conv2d_unit(channels_in, channels_out, 1, stride, relu=False)
+            nn.Identity()
+            if same
+            else conv2d_unit(channels_in, channels_out, 1, stride, relu=False)
         )
         self.relu = nn.ReLU(inplace=True)
 

@@ -71,7 +71,7 @@ class LiteVolume(nn.Module):
         coarse = self.coarse(functional.max_pool3d(middle, 2))
         middle = self.refine_middle(functional.relu(middle + self.up_middle(coarse)))
         fine = self.refine_fine(functional.relu(fine + self.up_fine(middle)))
-        out = self.out(fine)
+        out: Tensor = self.out(fine)
         batch, _, depth, height, width = out.shape
         blocks = out.reshape(batch, self.joints, 2, 2, depth, height, width)
         blocks = blocks.permute(0, 1, 4, 5, 2, 6, 3)  # B J D H/2 2 W/2 2

@@ -112,7 +112,7 @@ class Tailor:
         coverage = torch.where(bare, NEVER, coverage)
 
         # thickness: the shell lies 8 mm outside the skin; loose cloth stands off and wrinkles
-        loose, wide = pick(0, 1), pick(0, 1)
+        loose, wide = pick(0.0, 1.0), pick(0.0, 1.0)
         wrinkle = self._wrinkles(count, draw)
         thick_top = 0.004 + loose * (0.01 + 0.03 * (0.35 - y).clamp(0, 0.35) * ~is_arm)
         thick_trousers = 0.003 + wide * (0.004 + 0.022 * (leg / 1.8).clamp(0, 1.2))

@@ -258,7 +258,7 @@ class StereoFilm:
         """Lens, exposure, noise and tone curve: a raw RGB image."""
         linear = cv2.GaussianBlur(picture.linear[0].numpy(), (0, 0), 0.5 * SUPERSAMPLING * 0.8)
         light = cv2.remap(linear, *lens, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) * gain
-        light = light + noise.normal(0, 1, light.shape) * np.sqrt(0.0006 * light.clip(0) + 2e-6)
+        light = light + noise.normal(0, 1, light.shape) * np.sqrt(0.0003 * light.clip(0) + 2e-6)
         light = light.clip(0)
         tone = (light / (1 + 0.25 * light)).clip(0, 1) ** (1 / 2.2)
         return (tone * 255).round().astype(np.uint8)

@@ -96,7 +96,7 @@ class PairRenderer:
         linear = pictures.linear.permute(0, 3, 1, 2)
         exposed = expose(linear, 1 / scale, draw) * inside[:, None]
         bytes_ = (exposed.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
-        quality = draw.uniform(35, 98, count).tolist()
+        quality = draw.uniform(35.0, 98.0, count).tolist()
         packed = draw.chance(0.7, count).tolist()
         for i in range(count):
             if packed[i]:

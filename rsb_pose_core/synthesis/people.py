@@ -96,7 +96,7 @@ def sample_poses(poses_m: np.ndarray, count: int, draw: Draw) -> Tensor:
             k = H36M_17.index(f'{side}_{joint}')
             arm = donor[:, k] - donor[:, H36M_17.index(f'{side}_shoulder')]
             mixed[:, k] = torch.where(swap, at + (turn @ arm[..., None])[..., 0], mixed[:, k])
-    mixed = mixed + 0.025 * draw.uniform(0, 1, count, 1, 1) * draw.normal(count, 17, 3)
+    mixed = mixed + 0.025 * draw.uniform(0.0, 1.0, count, 1, 1) * draw.normal(count, 17, 3)
     mirrored = mixed[:, list(H36M_17.mirror)] * mixed.new_tensor([-1.0, 1.0, 1.0])
     return torch.where(draw.chance(0.5, count)[:, None, None], mirrored, mixed)
 
@@ -150,7 +150,7 @@ class Casting:
         turn = rotations.about_x(pitch / 3) @ rotations.about_y(yaw.clamp(-1, 1) / 3)
         for name in ('neck02', 'neck03', 'head'):
             rotation[:, self.body.bone_index[name]] = turn
-        curl = draw.uniform(0, 1, count) ** 1.5 * 1.2
+        curl = draw.uniform(0.0, 1.0, count) ** 1.5 * 1.2
         for side, sign in (('L', -1.0), ('R', 1.0)):
             bend = rotations.about_z(sign * curl)
             for finger in range(2, 6):
@@ -170,8 +170,8 @@ class Casting:
         def tones(options: tuple[tuple[float, ...], ...]) -> Tensor:
             return draw.choose(torch.tensor(options, device=device), count)
 
-        strong = draw.uniform(0, 1, count, materials, 1) ** 1.2 * (
-            1 - draw.uniform(0, 1, count, materials, 3) * draw.uniform(0, 1, count, materials, 1)
+        strong = draw.uniform(0.0, 1.0, count, materials, 1) ** 1.2 * (
+            1 - draw.uniform(0.0, 1.0, count, materials, 3) * draw.uniform(0.0, 1.0, count, materials, 1)
         )
         dull = draw.choose(torch.tensor(CLOTH_TONES, device=device), count, materials)
         tone = torch.where(draw.chance(0.6, count, materials, 1), dull, strong)

@@ -222,7 +222,7 @@ class Renderer:
             inside = ((x.abs() - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1
             return (skin_of_face & inside)[:, None]
 
-        albedo = torch.where(oval(0, 0.684, 0.026, 0.009), albedo * albedo.new_tensor([0.95, 0.6, 0.6]), albedo)
+        albedo = torch.where(oval(0.0, 0.684, 0.026, 0.009), albedo * albedo.new_tensor([0.95, 0.6, 0.6]), albedo)
         albedo = torch.where(oval(0.034, 0.779, 0.02, 0.0045), hair, albedo)
         return torch.where(oval(0.031, 0.756, 0.02, 0.008), albedo * 0.75, albedo)
 

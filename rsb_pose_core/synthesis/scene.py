@@ -86,9 +86,9 @@ def sample_scene(
     turn = rotations.about_y(draw.uniform(-torch.pi, torch.pi, count))
     inside = (turn @ camera_m[..., None])[..., 0]
     margin = draw.uniform(0.15, 0.6, count, 3)
-    reach = torch.where(outdoors, draw.uniform(6, 30, count, 3), draw.uniform(0.9, 4.5, count, 3))
+    reach = torch.where(outdoors, draw.uniform(6.0, 30.0, count, 3), draw.uniform(0.9, 4.5, count, 3))
     low = torch.minimum(-reach, inside - margin)
-    reach = torch.where(outdoors, draw.uniform(6, 30, count, 3), draw.uniform(0.9, 4.5, count, 3))
+    reach = torch.where(outdoors, draw.uniform(6.0, 30.0, count, 3), draw.uniform(0.9, 4.5, count, 3))
     high = torch.maximum(reach, inside + margin)
     low[:, 1] = 0.0
     ceiling = torch.maximum(draw.uniform(2.3, 3.4, count), person_m[:, 1] + 0.1)
@@ -98,7 +98,7 @@ def sample_scene(
     same = draw.chance(0.5, count)
     for wall in (1, 4, 5):
         walls[:, wall] = torch.where(same, walls[:, 0], walls[:, wall])
-    tiles = torch.where(outdoors, draw.log_uniform(2, 10, count, 6), draw.log_uniform(0.8, 4, count, 6))
+    tiles = torch.where(outdoors, draw.log_uniform(2.0, 10.0, count, 6), draw.log_uniform(0.8, 4.0, count, 6))
     sky = draw.uniform(0.3, 1.0, count, 3)
     sky = torch.where(outdoors, sky, torch.full_like(sky, torch.nan))
 
@@ -107,7 +107,7 @@ def sample_scene(
                         draw.log_uniform(0.05, 0.6, count, boxes)], -1)  # fmt: skip
     bearing = draw.uniform(-torch.pi, torch.pi, count, boxes)
     away = half[..., [0, 2]].norm(dim=-1) + draw.log_uniform(0.4, 3.5, count, boxes)
-    lifted = draw.chance(0.3, count, boxes) * draw.uniform(0, 1.5, count, boxes)
+    lifted = draw.chance(0.3, count, boxes) * draw.uniform(0.0, 1.5, count, boxes)
     centre = torch.stack([away * bearing.sin(), half[..., 1] + lifted, away * bearing.cos()], -1)
     towards = torch.nn.functional.normalize(camera_m * camera_m.new_tensor([1.0, 0.0, 1.0]), dim=-1)
     ahead = (centre * towards[:, None]).sum(-1) > 0.1
@@ -118,7 +118,7 @@ def sample_scene(
     target = person_m * 0.5 + draw.normal(count, 3) * 0.3
     centre[:, -1] = target + (camera_m - target) * share
     kind = draw.integer(3, count)[:, None]
-    pole = torch.tensor([0.04, 1.5, 0.04], device=device) * draw.uniform(0.5, 2, count, 1)
+    pole = torch.tensor([0.04, 1.5, 0.04], device=device) * draw.uniform(0.5, 2.0, count, 1)
     table = torch.cat([draw.uniform(0.3, 0.9, count, 1), draw.uniform(0.02, 0.2, count, 1),
                        draw.uniform(0.1, 0.4, count, 1)], 1)  # fmt: skip
     plate = draw.uniform(0.05, 0.3, count, 3)
@@ -138,7 +138,7 @@ def sample_scene(
     return Scene(
         turn, low, high, walls, 1 / tiles, draw.uniform(0.6, 1.1, count, 6, 3), sky,
         centre, half, rotations.about_y(draw.uniform(-torch.pi, torch.pi, count, boxes)), present,
-        draw.integer(bank.count, count, boxes), 1 / draw.log_uniform(0.4, 2, count, boxes),
+        draw.integer(bank.count, count, boxes), 1 / draw.log_uniform(0.4, 2.0, count, boxes),
         draw.uniform(0.2, 1.2, count, boxes, 1) * draw.uniform(0.6, 1.0, count, boxes, 3),
         sun_direction, sun * tint, ambient * (2 - tint) * draw.uniform(0.8, 1.3, count, 1),
         ambient * draw.uniform(0.2, 0.8, count, 3),

@@ -49,12 +49,12 @@ def expose(linear: Tensor, sharpness: Tensor, draw: Draw) -> Tensor:
     smear = draw.chance(0.2, pairs) * draw.uniform(0.5, 2.5, pairs)
     across = shared(soft) * unequal(0.1)
     along = (across**2 + shared(smear) ** 2).sqrt()
-    picture = _blur(picture, along, across, shared(draw.uniform(0, torch.pi, pairs)))
+    picture = _blur(picture, along, across, shared(draw.uniform(0.0, torch.pi, pairs)))
     iso = shared(draw.log_uniform(0.002, 0.04, pairs))[:, None, None, None]
     noise = 0.6 * draw.normal(*picture.shape) + 0.5 * draw.normal(2 * pairs, 1, *picture.shape[2:])
     picture = picture + noise * (iso * (0.6 * picture.clamp_min(0) + iso)).sqrt()
     # tone: roll-off of the lights, gamma, contrast, saturation
-    knee = shared(draw.uniform(0, 0.35, pairs))[:, None, None, None]
+    knee = shared(draw.uniform(0.0, 0.35, pairs))[:, None, None, None]
     picture = picture.clamp_min(0)
     picture = (picture / (1 + knee * picture)).clamp(0, 1)
     gamma = shared(torch.exp(0.1 * draw.normal(pairs)))[:, None, None, None] / 2.2

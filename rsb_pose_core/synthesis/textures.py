@@ -82,16 +82,16 @@ def shapes(rng: np.random.Generator) -> Picture:
     """Dead leaves: opaque polygons and ellipses with power-law sizes."""
     picture = np.ones((SIZE, SIZE, 3), np.float32) * colours(rng, 1)[0]
     palette = colours(rng, int(rng.integers(3, 30)))
-    largest = rng.uniform(15, 120)
+    largest = rng.uniform(15.0, 120.0)
     shade = 1 + 0.1 * spectral_noise(rng, 1.8)[..., None]
     for _ in range(int(rng.integers(60, 400))):
         size = (4.0**-2 + (largest**-2 - 4.0**-2) * rng.random()) ** -0.5
         centre = rng.random(2) * SIZE
         colour = tuple(map(float, np.clip(palette[rng.integers(len(palette))], 0, 1)))
         if rng.random() < 0.5:
-            axes = (max(1, int(size)), max(1, int(size * rng.uniform(0.3, 1))))
+            axes = (max(1, int(size)), max(1, int(size * rng.uniform(0.3, 1.0))))
             place = (int(centre[0]), int(centre[1]))
-            cv2.ellipse(picture, place, axes, rng.uniform(0, 180), 0, 360, colour, -1)
+            cv2.ellipse(picture, place, axes, rng.uniform(0.0, 180.0), 0, 360, colour, -1)
         else:
             turn = np.sort(rng.random(rng.integers(3, 8)) * 2 * np.pi)
             rim = size * rng.uniform(0.5, 1.2, len(turn))
@@ -105,7 +105,7 @@ def lettering(rng: np.random.Generator) -> Picture:
     picture = np.full((SIZE, SIZE, 3), base, np.uint8)
     for _ in range(int(rng.integers(1, 3))):
         text = ''.join(rng.choice(list('ABCDEFGHIKLMNOPRSTUVXYZ0123456789'), rng.integers(2, 7)))
-        place = (int(rng.uniform(0, 0.5) * SIZE), int(rng.uniform(0.2, 0.9) * SIZE))
+        place = (int(rng.uniform(0.0, 0.5) * SIZE), int(rng.uniform(0.2, 0.9) * SIZE))
         cv2.putText(picture, text, place, int(rng.integers(0, 8)), rng.uniform(0.8, 3.0),
                     tuple(map(int, ink)), int(rng.integers(2, 9)), cv2.LINE_AA)  # fmt: skip
     return picture.astype(np.float32) / 255
@@ -120,7 +120,7 @@ def planks(rng: np.random.Generator) -> Picture:
     x, y = grid()
     count = int(rng.integers(3, 9))
     row = (y * count).astype(int)
-    grain = np.sin((x * 1.5 + rng.random(count)[row] * 9) * 3 + spectral_noise(rng, 3) + y * 30)
+    grain = np.sin((x * 1.5 + rng.random(count)[row] * 9) * 3 + spectral_noise(rng, 3.0) + y * 30)
     tone = np.array([[0.3, 0.2, 0.1], [0.8, 0.65, 0.45]]) * rng.uniform(0.6, 1.15)
     mix = np.clip(0.5 + 0.25 * grain + rng.normal(0, 0.1, count)[row], 0, 1)[..., None]
     picture = tone[0] * (1 - mix) + tone[1] * mix
@@ -148,7 +148,7 @@ def shelves(rng: np.random.Generator) -> Picture:
     for i in range(count):
         x = 0
         while x < SIZE:
-            width, tall = int(rng.uniform(3, 16)), int(height * rng.uniform(0.5, 0.9))
+            width, tall = int(rng.uniform(3.0, 16.0)), int(height * rng.uniform(0.5, 0.9))
             colour = tuple(map(float, colours(rng, 1)[0]))
             cv2.rectangle(picture, (x, (i + 1) * height - tall), (x + width, (i + 1) * height),
                           colour, -1)  # fmt: skip

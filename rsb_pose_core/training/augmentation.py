@@ -75,7 +75,7 @@ def crop_pair(pair: Pair, window: Window, size: int) -> Pair:
         origin = np.array([x0, window.y0], np.float32)
         out[f'uv_{view}'] = (pair[f'uv_{view}'] - origin + 0.5) * np.float32(scale) - 0.5
     fields = torch.from_numpy(np.asarray(pair['calibration'], np.float64)).unbind()
-    offsets = (torch.tensor(v) for v in (window.x0_left, window.x0_right, window.y0))
+    offsets = (torch.tensor(float(v)) for v in (window.x0_left, window.x0_right, window.y0))
     calibration = StereoCalibration(*fields).crop(*offsets).resize(scale)
     out['calibration'] = torch.stack(calibration.fields()).numpy()
     return out
@@ -106,9 +106,7 @@ def flip_pair(pair: Pair) -> Pair:
         'left': np.ascontiguousarray(pair['right'][:, ::-1]),
         'right': np.ascontiguousarray(pair['left'][:, ::-1]),
         'visibility': pair['visibility'][::-1, mirror],
-        'calibration': np.array(
-            [fx, fy, width - 1 - cx_right, width - 1 - cx_left, cy, baseline]
-        ),
+        'calibration': np.array([fx, fy, width - 1 - cx_right, width - 1 - cx_left, cy, baseline]),
     }
     for new, old in (('left', 'right'), ('right', 'left')):
         u, v = pair[f'uv_{old}'][mirror].T
@@ -138,7 +136,12 @@ def blacken_edge(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A black strip along one side, as where a crop reaches over the camera's image."""
     out = image.copy()
     depth = int(rng.uniform(0.0, 0.15) * image.shape[0])
-    edge = (np.s_[:depth], np.s_[len(out) - depth :], np.s_[:, :depth], np.s_[:, len(out) - depth :])
+    edge = (
+        np.s_[:depth],
+        np.s_[len(out) - depth :],
+        np.s_[:, :depth],
+        np.s_[:, len(out) - depth :],
+    )
     out[edge[int(rng.integers(4))]] = 0
     return out
 
@@ -159,7 +162,7 @@ def colour_pair(pair: Pair, rng: np.random.Generator, ranges: Augmentation) -> P
             image = cv2.GaussianBlur(image, (0, 0), sigma_blur)
         if not quiet:
             noise = np.empty(image.shape, np.int16)
-            cv2.randn(noise, (0.0,) * 3, (sigma_noise,) * 3)
+            cv2.randn(noise, np.zeros(3), np.full(3, sigma_noise))
             image = cv2.add(image, noise, dtype=cv2.CV_8U)
         out[view] = image
     return out
@@ -203,7 +206,9 @@ def training_batch(
 ) -> StereoBatch:
     """An augmented batch, a function of its arguments alone."""
     rngs = [np.random.default_rng((*seed, i)) for i in range(len(indices))]
-    pairs = [augment(pool, index, size, rng, ranges) for index, rng in zip(indices, rngs, strict=True)]
+    pairs = [
+        augment(pool, index, size, rng, ranges) for index, rng in zip(indices, rngs, strict=True)
+    ]
     return collate(pairs)
 
 

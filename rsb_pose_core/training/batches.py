@@ -43,7 +43,9 @@ class StereoBatch:
         fields = (value.to(device) for value in self.calibration.fields())
         return replace(self, **moved, calibration=StereoCalibration(*fields))
 
-    def images(self) -> tuple[Float[Tensor, 'batch 3 side side'], Float[Tensor, 'batch 3 side side']]:
+    def images(
+        self,
+    ) -> tuple[Float[Tensor, 'batch 3 side side'], Float[Tensor, 'batch 3 side side']]:
         """RGB 0..1 of both views."""
         return self.left.float() / 255, self.right.float() / 255
 

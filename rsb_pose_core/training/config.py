@@ -78,7 +78,9 @@ def load_config(path: Path, **overrides: Any) -> TrainConfig:
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(f'{path}: cannot be read ({error.strerror}); give --config FILE') from error
+        raise ConfigError(
+            f'{path}: cannot be read ({error.strerror}); give --config FILE'
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f'{path}: not valid YAML ({str(error).splitlines()[0]})') from error
     if not isinstance(values, dict):
@@ -105,6 +107,8 @@ def _build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
             arguments[name] = _build(LossWeights, value, f'{where}: losses')
         elif name == 'augmentation':
             arguments[name] = _build(Augmentation, value, f'{where}: augmentation')
+        elif known[name].type in (float, float | None) and isinstance(value, int):
+            arguments[name] = float(value)
         else:
             arguments[name] = tuple(value) if isinstance(value, list) else value
     try:

@@ -42,7 +42,9 @@ class JointErrors:
         for suffix, chosen in groups.items():
             for name in ('uv', 'disparity', 'absolute_mm', 'relative_mm'):
                 values = getattr(self, name)[chosen]
-                out[f'{name}_median{suffix}'] = float(values.median()) if len(values) else torch.nan
+                out[f'{name}_median{suffix}'] = (
+                    float(values.median()) if len(values) else torch.nan
+                )
                 out[f'{name}_mean{suffix}'] = float(values.mean()) if len(values) else torch.nan
         return out
 

@@ -46,7 +46,10 @@ def stereo_losses(
     uv_left, uv_right = crop_to_heatmap(batch.uv_left), crop_to_heatmap(batch.uv_right)
     in_left, in_right = batch.in_view(0), batch.in_view(1)
     terms: dict[str, Tensor] = {}
-    views = ((heatmaps.heatmap_left, uv_left, in_left), (heatmaps.heatmap_right, uv_right, in_right))
+    views = (
+        (heatmaps.heatmap_left, uv_left, in_left),
+        (heatmaps.heatmap_right, uv_right, in_right),
+    )
     for logits, uv, usable in views:
         moments = map_moments(logits)
         ce = masked_mean(corner_cross_entropy(logits, moments, uv, (0.0, 0.0)), usable) / 2

@@ -1,15 +1,13 @@
 """Training pairs in memory, growing while new shards appear on disk."""
 
 import glob
-import logging
-from pathlib import Path
+import zipfile
 
 import numpy as np
 from jaxtyping import Integer
 
 from rsb_pose_core.errors import DataError
 
-LOG = logging.getLogger(__name__)
 SHARD_ARRAYS = ('left', 'right', 'xyz_m', 'uv_left', 'uv_right', 'visibility', 'calibration')
 
 
@@ -57,9 +55,12 @@ def read_shard(path: str) -> dict[str, np.ndarray]:
         with np.load(path) as archive:
             arrays = {name: archive[name] for name in SHARD_ARRAYS}
     except KeyError as error:
-        raise DataError(f'{path}: {error.args[0]}; render the shard again') from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f'{Path(path)}: not a readable .npz of stereo pairs ({error})') from error
+        raise DataError(
+            f'{path}: {error.args[0]}, expected arrays {", ".join(SHARD_ARRAYS)}; '
+            f'render the shard again'
+        ) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f'{path}: not a readable .npz of stereo pairs ({error})') from error
     pairs, height, width = arrays['left'].shape[:3]
     joints = arrays['xyz_m'].shape[1]
     expected = {
@@ -115,5 +116,3 @@ class ShuffledOrder:
     def load_state(self, state: dict[str, int]) -> None:
         self.round, self.position, self.size = state['round'], state['position'], state['size']
         self._order = self._permutation()
-
-

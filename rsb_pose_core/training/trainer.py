@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from rsb_pose_core.checkpoint import save_checkpoint
 from rsb_pose_core.errors import DataError
-from rsb_pose_core.models import BASELINES, MODELS
+from rsb_pose_core.models import NETWORKS, Network
 from rsb_pose_core.training.augmentation import training_batch
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.config import TrainConfig, config_to_dict
@@ -31,12 +31,11 @@ from rsb_pose_core.training.state import MovingAverage, adamw, load_state, save_
 LOG_EVERY = 20  # steps
 
 
-def build_model(name: str) -> nn.Module:
+def build_model(name: str) -> Network:
     """A network by its name in a configuration: 'lite', 'resnet50', 'lite-baseline'."""
-    networks = {**MODELS, **{f'{key}-baseline': make for key, make in BASELINES.items()}}
-    if name not in networks:
-        raise DataError(f'unknown model {name}; known are {", ".join(networks)}')
-    return networks[name]()
+    if name not in NETWORKS:
+        raise DataError(f'unknown model {name}; known are {", ".join(NETWORKS)}')
+    return NETWORKS[name]()
 
 
 class Trainer:

@@ -94,9 +94,7 @@ def box_of(uvd: np.ndarray) -> Box:
     return box
 
 
-def make(
-    scene: Scene, refiner: object = None, **settings: object
-) -> tuple[Told, Oracle, Boxes]:
+def make(scene: Scene, refiner: object = None, **settings: object) -> tuple[Told, Oracle, Boxes]:
     oracle = Oracle(scene.calibration)
     oracle.people = [scene.xyz_m]
     detector = Boxes(box_of(scene.uvd))
@@ -125,13 +123,15 @@ def test_metric_pose_comes_out_of_crops_disparity_and_triangulation(
     )
     pipeline, _, _ = make(scene)
     (person,) = pipeline.process(scene.left, scene.right, scene.calibration, 0.0).people
-    assert np.abs(person.xyz_m - scene.xyz_m).max() < 1e-3
-    assert np.abs(person.uv_left - scene.uvd[:, :2]).max() < 0.02
-    assert np.abs(person.uv_left - person.uv_right - scene.uvd[:, 2:] * [1, 0]).max() < 0.02
-    assert (person.confidence > 0.9).all()
     inside = ((scene.uvd[:, :2] > 0) & (scene.uvd[:, :2] < np.array(size[::-1]) - 1)).all(1)
     assert (person.state[inside] == JointState.MEASURED).all()
-    assert (person.state[~inside] == JointState.MISSING).all() or inside.all()
+    assert (person.state[~inside] == JointState.MISSING).all()
+    assert inside.sum() >= 15
+    assert np.abs(person.xyz_m - scene.xyz_m)[inside].max() < 1e-3
+    assert np.abs(person.uv_left - scene.uvd[:, :2])[inside].max() < 0.02
+    disparity = (person.uv_left - person.uv_right)[inside]
+    assert np.abs(disparity - scene.uvd[inside, 2:] * [1, 0]).max() < 0.02
+    assert (person.confidence[inside] > 0.9).all()
     assert np.linalg.eigvalsh(person.covariance_m2[inside]).min() > 0
     assert person.track_id == 1
     assert person.track_state == TrackState.NEW
@@ -156,9 +156,10 @@ class DotReader(nn.Module):
 
     def _dots(self, crop: Tensor) -> np.ndarray:
         grey = crop[0].double().numpy()
-        labels, count = ndimage.label(grey > 0.02)
+        above = np.clip(grey - 0.03, 0, None)  # no steps at the rims
+        labels, count = ndimage.label(above > 0)
         assert count == 17
-        centres = ndimage.center_of_mass(grey, labels, range(1, 18))
+        centres = ndimage.center_of_mass(above, labels, range(1, 18))
         return np.array(sorted(centres))[:, ::-1]
 
 
@@ -172,7 +173,7 @@ def test_pixels_that_the_network_sees_give_the_metric_pose(cx_offset: float) -> 
     for view in (0, 1):
         image = np.zeros((700, 900))
         for u, v, d in uvd:
-            image += 255 * np.exp(-((x - u + view * d) ** 2 + (y - v) ** 2) / (2 * 3.0**2))
+            image += 255 * np.exp(-((x - u + view * d) ** 2 + (y - v) ** 2) / (2 * 4.0**2))
         images.append(np.repeat(image.round().clip(0, 255).astype(np.uint8)[..., None], 3, 2))
     lenient = PersonGate(longest_bone_m=3.0)
     pipeline = StereoPosePipeline(
@@ -225,9 +226,7 @@ def test_a_walking_person_keeps_the_id_and_gets_a_velocity() -> None:
     for frame in range(12):
         scene = render(rng, depth_m=3.0 - 0.08 * frame, offset_x=0.03 * frame)
         oracle.people = [scene.xyz_m]
-        (person,) = pipeline.process(
-            scene.left, scene.right, scene.calibration, frame / 15
-        ).people
+        (person,) = pipeline.process(scene.left, scene.right, scene.calibration, frame / 15).people
         assert np.abs(person.xyz_m - scene.xyz_m).max() < 2e-3
     assert person.track_id == 1
     assert person.velocity_mps == pytest.approx([0.45, 0.0, -1.2], abs=0.02)

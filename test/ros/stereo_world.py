@@ -15,6 +15,7 @@ from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from rsb_pose_core.detection import Box
 from rsb_pose_core.people import FrameResult, PersonPose, TrackState
@@ -22,7 +23,6 @@ from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_ros.images import rgb_to_image
 from rsb_pose_ros.loading import LoadedPipeline
 from rsb_pose_ros.msg import HumanPose3D, Joint3D
-from std_msgs.msg import Header
 
 WIDTH, HEIGHT = 320, 240
 FX, CX, CY, BASELINE_M = 300.0, 159.5, 119.5, 0.1
@@ -176,9 +176,7 @@ def write_bag(path: Path, pairs: int, *, compressed: bool = True, with_right: bo
     views = ('left', 'right') if with_right else ('left',)
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         images = {
-            view: writer.add_connection(
-                f'/stereo/{view}/image_raw{suffix}', kind, typestore=store
-            )
+            view: writer.add_connection(f'/stereo/{view}/image_raw{suffix}', kind, typestore=store)
             for view in views
         }
         infos = {

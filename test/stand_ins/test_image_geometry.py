@@ -18,14 +18,14 @@ def rotation(angle_rad):
     return cv2.Rodrigues(np.array([0.01, angle_rad, -0.02]))[0]
 
 
-def camera_info(*, right=False, **fields):
+def camera_info(*, right=False, fy=FY, **fields):
     info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model='plumb_bob', d=D, **fields)
     info.header.frame_id = 'right_optical' if right else 'left_optical'
     info.header.stamp.sec = 7
     info.k = K.ravel().tolist()
     info.r = rotation(-0.03 if right else 0.04).ravel().tolist()
     tx = -FX * BASELINE_M if right else 0.0
-    info.p = [FX, 0.0, CX, tx, 0.0, FY, CY, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info.p = [FX, 0.0, CX, tx, 0.0, fy, CY, 0.0, 0.0, 0.0, 1.0, 0.0]
     return info
 
 
@@ -39,7 +39,7 @@ def camera():
 @pytest.fixture
 def pair():
     model = StereoCameraModel()
-    model.from_camera_info(camera_info(), camera_info(right=True))
+    model.from_camera_info(camera_info(fy=FX), camera_info(right=True, fy=FX))
     return model
 
 
@@ -159,10 +159,14 @@ def test_pixel_and_disparity_give_the_point_back(pair, uv, disparity):
     assert pair.get_disparity(pair.get_z(disparity)) == pytest.approx(disparity)
 
 
-def test_depth_of_the_pair_follows_its_baseline(pair):
-    # Q uses fx for both axes, as Jazzy does: z is right, y assumes fy = fx.
-    x, _, z = pair.project_pixel_to_3d((CX + 30.0, CY), 36.0)
-    assert (x, z) == pytest.approx((0.1, 1.0))
+def test_point_of_a_pixel_beside_the_axis(pair):
+    assert pair.project_pixel_to_3d((CX + 30.0, CY - 60.0), 36.0) == pytest.approx((0.1, -0.2, 1))
+
+
+def test_pair_takes_fx_for_both_axes():
+    model = StereoCameraModel()
+    model.from_camera_info(camera_info(fy=400.0), camera_info(right=True, fy=400.0))
+    assert model.project_pixel_to_3d((CX, CY - 60.0), 36.0) == pytest.approx((0.0, -0.2, 1.0))
 
 
 def test_infinity(pair):

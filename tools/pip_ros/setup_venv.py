@@ -48,7 +48,9 @@ AMENT_PREFIX_PTH = (
 )
 
 # By these files colcon knows a prefix of ROS.
-LOCAL_SETUP = '# Nothing to set here: the Python of this prefix sets its environment when it starts.\n'
+LOCAL_SETUP = (
+    '# Nothing to set here: the Python of this prefix sets its environment when it starts.\n'
+)
 
 
 class SetupError(Exception):

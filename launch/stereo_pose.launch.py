@@ -1,0 +1,123 @@
+"""Start the node stereo_pose on a stereo camera.
+
+ros2 launch rsb_pose_ros stereo_pose.launch.py left_namespace:=/camera/left \
+    right_namespace:=/camera/right
+"""
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+_SHARE = FindPackageShare('rsb_pose_ros')
+# Image-sized blocks stay in the allocator instead of being mapped and zeroed for every image.
+_MALLOC_BYTES = '536870912'
+
+_ARGUMENTS = {
+    'left_namespace': ('left', 'namespace of the left camera: image_raw and camera_info'),
+    'right_namespace': ('right', 'namespace of the right camera'),
+    'node_name': ('stereo_pose', 'name of the node'),
+    'params_file': (
+        PathJoinSubstitution([_SHARE, 'config', 'stereo_pose.yaml']),
+        'parameter file; the arguments that are set here override it',
+    ),
+    'approximate_sync': ('', 'true: pair stamps that differ by up to slop_s'),
+    'queue_size': ('', 'images of each camera that wait for their partner'),
+    'image_transport': ('', 'raw or compressed'),
+    'input_rectified': ('', 'true: take image_rect, which is rectified already'),
+    'weights': ('', 'weights file; empty: those of the package'),
+    'device': ('', 'auto, cpu or cuda'),
+    'use_sim_time': ('false', 'take the time from /clock'),
+    'rviz': ('false', 'start RViz with markers, frames and overlay'),
+    'rviz_config': (
+        PathJoinSubstitution([_SHARE, 'config', 'rviz', 'stereo_pose.rviz']),
+        'configuration of RViz',
+    ),
+    'log_level': ('info', 'debug, info, warn, error or fatal'),
+    'fastdds_profile': (
+        PathJoinSubstitution([_SHARE, 'config', 'fastdds_shm.xml']),
+        'Fast DDS profile with a shared-memory segment for images; empty: leave the environment',
+    ),
+}
+# Arguments that are parameters of the node, with their types; empty: the file's value counts.
+_PARAMETERS = {
+    'approximate_sync': bool,
+    'queue_size': int,
+    'image_transport': str,
+    'input_rectified': bool,
+    'weights': str,
+    'device': str,
+}
+
+
+def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node, with the parameters that were set on the command line, and its remappings."""
+    overrides = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, kind in _PARAMETERS.items()
+        if context.launch_configurations[name]
+    }
+    overrides['use_sim_time'] = ParameterValue(
+        LaunchConfiguration('use_sim_time'), value_type=bool
+    )
+    # Remapping left/image_raw does not reach left/image_raw/compressed.
+    topics = ['camera_info', 'image_raw', 'image_raw/compressed']
+    topics += ['image_rect', 'image_rect/compressed']
+    remappings = [
+        (f'{view}/{topic}', [LaunchConfiguration(f'{view}_namespace'), f'/{topic}'])
+        for view in ('left', 'right')
+        for topic in topics
+    ]
+    entities: list[LaunchDescriptionEntity] = []
+    profile = LaunchConfiguration('fastdds_profile').perform(context)
+    if profile:
+        entities.append(SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE', profile))
+    entities.append(
+        Node(
+            package='rsb_pose_ros',
+            executable='stereo_pose',
+            name=LaunchConfiguration('node_name'),
+            output='screen',
+            emulate_tty=True,
+            parameters=[
+                ParameterFile(LaunchConfiguration('params_file'), allow_substs=True),
+                overrides,
+            ],
+            remappings=remappings,
+            ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+        )
+    )
+    return entities
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Arguments, environment, node and, where it is asked for, RViz."""
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description)
+                for name, (default, description) in _ARGUMENTS.items()
+            ),
+            SetEnvironmentVariable('MALLOC_MMAP_THRESHOLD_', _MALLOC_BYTES),
+            SetEnvironmentVariable('MALLOC_TRIM_THRESHOLD_', _MALLOC_BYTES),
+            OpaqueFunction(function=_start_node),
+            Node(
+                package='rviz2',
+                executable='rviz2',
+                name='rviz2',
+                arguments=['-d', LaunchConfiguration('rviz_config')],
+                parameters=[
+                    {
+                        'use_sim_time': ParameterValue(
+                            LaunchConfiguration('use_sim_time'), value_type=bool
+                        )
+                    }
+                ],
+                condition=IfCondition(LaunchConfiguration('rviz')),
+            ),
+        ]
+    )

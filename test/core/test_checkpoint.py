@@ -1,0 +1,122 @@
+"""Weights survive the disk, and what is no weights file is refused in one sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from rsb_pose_core.checkpoint import CheckpointError, load_model, save_checkpoint
+from rsb_pose_core.cli import main
+from rsb_pose_core.models import BASELINES, PoseTransformer, lite
+from rsb_pose_core.models.rsb_pose import co_keypoints
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('weights') / 'lite.safetensors'
+    torch.manual_seed(0)
+    save_checkpoint(path, lite(), {'model': 'lite', 'input_size': 256})
+    return path
+
+
+def test_a_network_comes_back_within_half_precision(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = lite().eval()
+    save_checkpoint(tmp_path / 'w.safetensors', model, {'model': 'lite', 'pairs': 7})
+    loaded, refiner, metadata = load_model(tmp_path / 'w.safetensors')
+    images = torch.rand(2, 1, 3, 64, 64)
+    with torch.inference_mode():
+        before, after = co_keypoints(model(*images)), co_keypoints(loaded(*images))
+    assert (before.uvd - after.uvd).abs().max() < 0.05
+    assert not torch.equal(before.uvd, after.uvd)  # the file does hold half precision
+    assert refiner is None
+    assert metadata['pairs'] == '7'
+    assert (metadata['joints'], metadata['disparity_first'], metadata['disparity_last']) == (
+        '17',
+        '-7',
+        '8',
+    )
+
+
+def test_network_and_refiner_share_one_file(tmp_path: Path) -> None:
+    refiner = PoseTransformer().eval()
+    save_checkpoint(tmp_path / 'w.safetensors', lite(), {'model': 'lite'}, refiner)
+    _, loaded, _ = load_model(tmp_path / 'w.safetensors')
+    assert loaded is not None
+    pose = torch.randn(2, 17, 3)
+    with torch.inference_mode():
+        assert torch.allclose(loaded.refine(pose), refiner.refine(pose), atol=0.01)
+
+
+def test_the_baseline_comes_back_as_a_baseline(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / 'b.safetensors', BASELINES['lite'](), {'model': 'lite-baseline'})
+    model, _, _ = load_model(tmp_path / 'b.safetensors')
+    assert type(model) is type(BASELINES['lite']())
+
+
+def test_the_file_is_small_enough_to_ship(weights: Path) -> None:
+    assert weights.stat().st_size < 10e6
+
+
+def one_sentence(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_model(path)
+    message = str(caught.value)
+    assert '\n' not in message
+    assert isinstance(caught.value, ValueError)
+    return message
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    assert 'no such weights file' in one_sentence(tmp_path / 'absent.safetensors')
+
+
+@pytest.mark.parametrize('share', [0.0, 0.0001, 0.5, 0.999])
+def test_a_truncated_file_is_one_sentence(weights: Path, tmp_path: Path, share: float) -> None:
+    content = weights.read_bytes()
+    (tmp_path / 'cut.safetensors').write_bytes(content[: int(share * len(content))])
+    assert 'cut short or not a safetensors file' in one_sentence(tmp_path / 'cut.safetensors')
+
+
+def test_a_file_of_another_kind_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / 'w.safetensors').write_bytes(b'PK\x03\x04 this is no safetensors file' * 100)
+    assert 'cut short or not a safetensors' in one_sentence(tmp_path / 'w.safetensors')
+
+
+def test_weights_of_another_program_are_one_sentence(tmp_path: Path) -> None:
+    save_file({'a': torch.zeros(2)}, str(tmp_path / 'w.safetensors'))
+    assert 'of another program' in one_sentence(tmp_path / 'w.safetensors')
+
+
+def test_an_unknown_model_is_one_sentence(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / 'w.safetensors', lite(), {'model': 'giant'})
+    assert 'unknown model giant, expected one of lite' in one_sentence(tmp_path / 'w.safetensors')
+
+
+def test_weights_of_another_network_are_one_sentence(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / 'w.safetensors', lite(), {'model': 'resnet50'})
+    assert 'does not fit model resnet50' in one_sentence(tmp_path / 'w.safetensors')
+
+
+def test_weights_of_another_width_are_one_sentence(weights: Path, tmp_path: Path) -> None:
+    size = int.from_bytes(weights.read_bytes()[:8], 'little')
+    header = json.loads(weights.read_bytes()[8 : 8 + size])
+    tensors = {
+        name: torch.zeros([n + 1 for n in entry['shape']])
+        for name, entry in header.items()
+        if name != '__metadata__'
+    }
+    save_file(tensors, str(tmp_path / 'w.safetensors'), header['__metadata__'])
+    assert 'tensors differ' in one_sentence(tmp_path / 'w.safetensors')
+
+
+def test_a_command_ends_with_status_2_and_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['--weights', str(tmp_path / 'absent.safetensors'), '--data', 'none']
+    assert main(['evaluate', *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count('\n') == 1
+    assert 'no such weights file' in captured.err
