@@ -1,10 +1,11 @@
-# On a machine without ROS these targets bring their own (see tools/pip_ros); with ROS 2 Jazzy installed,
-# plain `colcon build` does it.
+# On a machine without ROS these targets bring their own (see tools/pip_ros); with ROS 2 Jazzy
+# installed, plain `colcon build` does it.
 PYTHON ?= python3
 BIN := .venv/bin
 
 # An installed ROS that this shell has sourced would mix with the one in .venv.
-unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
+unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 ifdef ROS_DISTRO
 unexport LD_LIBRARY_PATH ROS_DISTRO
 endif
@@ -15,10 +16,10 @@ endif
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: ## Real ROS 2 Jazzy, our messages and all of Python in .venv (TORCH='torch==...' for another torch)
+setup: ## ROS 2 Jazzy and our messages in .venv (TORCH='torch==...' for another torch)
 	@$(PYTHON) tools/pip_ros/setup_venv.py $(if $(TORCH),--torch '$(TORCH)')
 
-demo: setup ## A stereo stream through real DDS into the node; report, video and picture in out/demo
+demo: setup ## A stereo stream through real DDS into the node; see out/demo
 	@$(BIN)/python -m rsb_pose_ros.demo --out out/demo
 
 test: lint ## Lint, then every test

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
@@ -91,7 +92,12 @@ def skeleton_figure(
             _plot_pose(axes, pose, skeleton, truth=False)
         _set_limits(axes, [*predicted_m, *truth_m])
         axes.view_init(elev=elevation, azim=azimuth)
-        axes.set_title(name, fontsize=10)
+        axes.set_proj_type('ortho')
+        axes.set_title(name, fontsize=10, y=0.94)
+        if elevation > 80:
+            axes.set_zticks([])
+            axes.set_zlabel('')
+    figure.subplots_adjust(left=0.02, right=0.98, bottom=0.04, top=0.96, wspace=0.05)
     figure.suptitle(title)
     if truth_m:
         figure.text(0.5, 0.02, 'colour: estimated, grey dashed: truth', ha='center')
@@ -175,4 +181,6 @@ def _set_limits(axes: Axes3D, poses: Sequence[Array]) -> None:
     axes.set_xlim(center[0] - half, center[0] + half)
     axes.set_ylim(center[2] - half, center[2] + half)
     axes.set_zlim(-center[1] - half, -center[1] + half)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_major_locator(MaxNLocator(5))
     axes.set_box_aspect((1, 1, 1))

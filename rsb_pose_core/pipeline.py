@@ -295,7 +295,6 @@ def load_pipeline(
 
     Raises CheckpointError for unusable weights and RsbPoseError for an unknown detector.
     """
-    model, refiner, _ = load_model(Path(weights_path), device)
     if isinstance(detector, str):
         if detector not in DETECTORS:
             raise RsbPoseError(
@@ -303,6 +302,7 @@ def load_pipeline(
                 f'{", ".join(DETECTORS)}; choose one of these'
             )
         detector = DETECTORS[detector]()
+    model, refiner, _ = load_model(Path(weights_path), device)
     return StereoPosePipeline(
         model, refiner, detector, device, settings=settings, tracking=tracking
     )

@@ -37,7 +37,7 @@ class CameraModel:
 
     k (3x3) and d map rays of the camera to pixels of its raw image, r (3x3) turns the camera's
     axes into the rectified ones, p (3x4) projects onto the rectified image, in pixels. Flat
-    sequences of 9 and 12 numbers are taken as well. An all-zero or empty d is no distortion.
+    arrays of 9 and 12 numbers are taken as well. An all-zero or empty d is no distortion.
 
     Raises CalibrationError, one sentence, if the values cannot be a calibration.
     """

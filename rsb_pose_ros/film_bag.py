@@ -63,12 +63,14 @@ def screenplay(clips: list[Clip]) -> list[Take]:
 
 
 def header(stamp_ns: int) -> Header:
+    """Header of everything that the left camera sees."""
     message = Header(frame_id=FRAME_ID)
     message.stamp.sec, message.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
     return message
 
 
 def camera_info(model: CameraModel, stamp_ns: int) -> CameraInfo:
+    """The calibration that a driver would publish."""
     info = CameraInfo(header=header(stamp_ns), width=model.width, height=model.height)
     info.distortion_model = model.distortion_model
     info.d = model.d.tolist()
@@ -77,6 +79,7 @@ def camera_info(model: CameraModel, stamp_ns: int) -> CameraInfo:
 
 
 def compressed(rgb: np.ndarray, stamp_ns: int, quality: int) -> CompressedImage:
+    """A JPEG as image_transport names it."""
     code = cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return CompressedImage(
         header=header(stamp_ns), format='rgb8; jpeg compressed bgr8', data=code.tobytes()
@@ -138,6 +141,7 @@ def write_film(film: StereoFilm, path: Path, quality: int) -> None:
 
 
 def main() -> int:
+    """Film; 0, or 2 and one sentence where the input is bad."""
     parser = argparse.ArgumentParser(prog='film_bag', description=__doc__)
     parser.add_argument('--out', type=Path, required=True, help='folder of the new bag')
     parser.add_argument('--motion', type=Path, required=True, help='folder of motion capture')

@@ -8,12 +8,12 @@ from std_msgs.msg import Header
 from tf2_ros import TransformBroadcaster
 from visualization_msgs.msg import MarkerArray
 
+from rsb_pose_core.drawing import draw_people
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_ros.frames import joint_transforms
 from rsb_pose_ros.images import rgb_to_image
 from rsb_pose_ros.markers import MarkerWriter
 from rsb_pose_ros.msg import HumanPose3D, HumanPose3DArray, SkeletonDefinition
-from rsb_pose_ros.overlay import draw_person
 from rsb_pose_ros.parameters import NodeParameters
 from rsb_pose_ros.people import skeleton_message
 from rsb_pose_ros.processing import ProcessedPair
@@ -57,9 +57,7 @@ class PoseOutputs:
             self._broadcaster.sendTransform(joint_transforms(message))
         self._publish_markers(message, parameters)
         if parameters.publish_overlay and self._overlay.get_subscription_count():
-            picture = processed.left_rgb.copy()
-            for person in message.people:
-                draw_person(picture, person)
+            picture = draw_people(processed.left_rgb, processed.people)
             self._overlay.publish(rgb_to_image(picture, message.header))
 
     def clear_markers(self) -> None:

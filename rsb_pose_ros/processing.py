@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from rsb_pose_core.calibration import CalibrationError, StereoCalibration
-from rsb_pose_core.people import FrameResult
+from rsb_pose_core.people import FrameResult, PersonPose
 from rsb_pose_ros.camera_info import RectifierSource
 from rsb_pose_ros.faults import InputError, Part
 from rsb_pose_ros.images import image_to_rgb, require_equal_size
@@ -36,9 +36,10 @@ class Pipeline(Protocol):
 
 @dataclass(frozen=True)
 class ProcessedPair:
-    """The message, without counters, and the rectified left image that it belongs to."""
+    """The message, without counters, the same people, and the rectified left image."""
 
     message: HumanPose3DArray
+    people: tuple[PersonPose, ...]
     left_rgb: RgbImage
 
 
@@ -85,4 +86,4 @@ def process_pair(
         stages=list(latencies),
         stage_latencies_ms=list(latencies.values()),
     )
-    return ProcessedPair(message, rectified[0])
+    return ProcessedPair(message, result.people, rectified[0])

@@ -9,6 +9,7 @@ HELP = 'render stereo pairs of people into shards (resumable)'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
     parser.add_argument('--out', type=Path, required=True, help='folder of the shards')
     parser.add_argument(
         '--motion', type=Path, required=True,
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Render what is missing."""
     job = ShardJob(args.out, args.motion, args.photos, args.split, args.seed, args.device)
     shards = -(-args.pairs // SHARD_PAIRS)
     made = render_shards(job, shards, args.processes)

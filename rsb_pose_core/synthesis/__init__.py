@@ -1,1 +1,1 @@
-"""Rendering of dressed people seen by a stereo head: training pairs with exact labels, and films."""
+"""Rendered people before a stereo head: training pairs with exact labels, and films."""

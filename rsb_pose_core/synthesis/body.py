@@ -113,7 +113,9 @@ class Body:
         shift = head - (turn @ heads[..., None])[..., 0]
         affine = torch.cat([turn, shift[..., None]], -1).flatten(2)  # B N 12
         blend = (self.skin @ affine).view(batch, -1, 3, 4)
-        markers = transform(blend[:, [self.nose, self.head_top]], vertices[:, [self.nose, self.head_top]])
+        markers = transform(
+            blend[:, [self.nose, self.head_top]], vertices[:, [self.nose, self.head_top]]
+        )
         joints = torch.empty(batch, len(H36M_17), 3, device=heads.device, dtype=heads.dtype)
         for joint, bone in JOINT_BONES.items():
             joints[:, H36M_17.index(joint)] = head[:, self.bone_index[bone]]

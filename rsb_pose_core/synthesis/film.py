@@ -52,7 +52,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Take:
-    """A stretch of a clip, walked from `start_m` (x, z of the floor) in direction `heading_rad`."""
+    """A stretch of a clip, acted from `start_m` (x, z of the floor) towards `heading_rad`."""
 
     clip: Clip
     first_s: float
@@ -82,7 +82,7 @@ def mhad_like_head(width: int = 640, height: int = 480, baseline_m: float = 0.2)
         flags=cv2.CALIB_ZERO_DISPARITY,
     )  # fmt: skip
     models = (
-        CameraModel(width, height, 'plumb_bob', d, k, r, p)
+        CameraModel(width, height, 'plumb_bob', d, k, np.asarray(r, float), np.asarray(p, float))
         for d, k, r, p in (
             (d_left, k_left, r_left, p_left),
             (d_right, k_right, r_right, p_right),
@@ -114,13 +114,13 @@ def act(takes: list[Take], rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _at(clip: Clip, time_s: np.ndarray) -> np.ndarray:
-    """Joints (N, 17, 3) at times, linearly between frames; a clip too short runs back and forth."""
+    """Joints (N, 17, 3) at times, between frames; a clip too short runs back and forth."""
     last = len(clip.joints_m) - 1
     place = np.abs((time_s * clip.rate_hz + last) % (2 * last) - last) if last else 0 * time_s
     low = np.floor(place).astype(int)
     share = (place - low)[:, None, None]
     high = np.minimum(low + 1, last)
-    return clip.joints_m[low] * (1 - share) + clip.joints_m[high] * share
+    return np.asarray(clip.joints_m[low] * (1 - share) + clip.joints_m[high] * share)
 
 
 def _facing(joints: np.ndarray) -> float:
@@ -178,7 +178,9 @@ class StereoFilm:
         place = torch.as_tensor(places_m, dtype=torch.float32)
         self.people = people.moved(torch.stack([place[:, 0], 0 * place[:, 0], place[:, 1]], 1))
         self.scene = self._stage(casting, people)
-        self.views = [self._view(model, side) for side, model in enumerate((head.left, head.right))]
+        self.views = [
+            self._view(model, side) for side, model in enumerate((head.left, head.right))
+        ]
 
     def __len__(self) -> int:
         return len(self.people.joints)
@@ -193,14 +195,17 @@ class StereoFilm:
         """A room round the whole action, without an occluder."""
         _, centre = self._bar()
         middle = torch.tensor([[0.0, 0.0, 2.8]])
-        scene = sample_scene(1, casting.bank, self.draw, centre[None] - middle, people.joints[:1, 9])
+        scene = sample_scene(
+            1, casting.bank, self.draw, centre[None] - middle, people.joints[:1, 9]
+        )
         low, high = torch.tensor([[-3.2, 0.0, -4.0]]), torch.tensor([[3.4, 2.9, 3.6]])
         present = scene.box_present.clone()
         present[:, -1] = False
         centres = scene.box_centre_m.clone()
         centres[..., 2] = centres[..., 2].abs().clamp_min(2.2)  # furniture behind the stage
         return replace(
-            scene, room_turn=torch.eye(3)[None], room_low_m=low + middle, room_high_m=high + middle,
+            scene, room_turn=torch.eye(3)[None],
+            room_low_m=low + middle, room_high_m=high + middle,
             box_present=present, box_centre_m=centres + middle[:, None],
             sky=torch.full_like(scene.sky, torch.nan),
         )  # fmt: skip
@@ -212,8 +217,9 @@ class StereoFilm:
         rotation = torch.as_tensor(turn, dtype=torch.float32) @ bar
         centre = centre + bar[0] * self.head.baseline_m * side
         x, y = np.arange(-1, model.width + 1.0), np.arange(-1, model.height + 1.0)
-        rim = np.concatenate([np.stack(np.broadcast_arrays(x, edge), -1) for edge in (y[0], y[-1])]
-                             + [np.stack(np.broadcast_arrays(edge, y), -1) for edge in (x[0], x[-1])])  # fmt: skip
+        rows = [np.stack(np.broadcast_arrays(x, edge), -1) for edge in (y[0], y[-1])]
+        columns = [np.stack(np.broadcast_arrays(edge, y), -1) for edge in (x[0], x[-1])]
+        rim = np.concatenate(rows + columns)
         rays = cv2.undistortPoints(rim[:, None], model.k, model.d)[:, 0]
         focal = model.k[0, 0] * SUPERSAMPLING
         low, high = rays.min(0) * focal - 2, rays.max(0) * focal + 2
@@ -224,14 +230,19 @@ class StereoFilm:
 
     def frames(self) -> Iterator[Frame]:
         """Render frame after frame."""
-        lens = [self._lens_map(m, v) for m, v in zip((self.head.left, self.head.right), self.views, strict=True)]
+        lens = [
+            self._lens_map(m, v)
+            for m, v in zip((self.head.left, self.head.right), self.views, strict=True)
+        ]
         noise = np.random.default_rng(int(self.draw.integer(2**31, 1)))
         exposure: float | None = None
         calibration = self.rectifier.calibration
         for number in range(len(self)):
             person = self.people[number : number + 1]
             zero = torch.zeros(1, dtype=torch.long)
-            pictures = [self.renderer.render(person, zero, self.scene, view, zero) for view in self.views]
+            pictures = [
+                self.renderer.render(person, zero, self.scene, view, zero) for view in self.views
+            ]
             if exposure is None:
                 exposure = 0.2 / float(pictures[0].linear.mean())
             raw = [
@@ -273,7 +284,9 @@ class StereoFilm:
         pixel = uv.round().long()
         limit = torch.tensor([view.width, view.height])
         outside = ((pixel < 0) | (pixel >= limit)).any(-1)
-        code = visibility(uv, seen[..., 2], outside, picture.depth_m, picture.person == 0)[0].numpy()
+        code = visibility(uv, seen[..., 2], outside, picture.depth_m, picture.person == 0)[
+            0
+        ].numpy()
         xyz = seen[0].double() @ torch.as_tensor(self.head.left.r).T
         uvd = project(xyz, calibration).numpy()
         u, v = uvd[:, 0], uvd[:, 1]

@@ -103,17 +103,17 @@ def _deepmimic_clip(name: str, frames: list[list[float]], skeleton: list[dict]) 
         turns[label] = turns[parent] * local
 
     def off(label: str, offset: tuple[float, float, float]) -> np.ndarray:
-        return heads[label] + turns[label].apply(offset)
+        return np.asarray(heads[label] + turns[label].apply(offset))
 
     hips = (heads['left_hip'] + heads['right_hip']) / 2
-    made = {
+    made = heads | {
         'pelvis': hips,
         'spine': (hips + heads['neck']) / 2,
         'neck': heads['neck'],
         'nose': off('neck', (0.11, 0.15, 0.0)),
         'head': off('neck', (0.02, 0.28, 0.0)),
     }
-    joints = np.stack([made.get(n, heads.get(n)) for n in H36M_17.joint_names], 1)
+    joints = np.stack([made[name] for name in H36M_17.joint_names], 1)
     joints = joints @ np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # x left, y up, z front
     return Clip(name, joints, 1.0 / float(values[0, 0]))
 
@@ -126,13 +126,18 @@ def retarget(body: Body, heads: Tensor, joints_m: Tensor) -> tuple[Tensor, Tenso
     limb takes the direction it has in the pose; lengths stay the body's own. A torso's rotation is
     spread evenly over the spine. Limbs do not twist about their axis more than they must.
     """
-    bone, rest = body.bone_index, lambda name: heads[:, body.bone_index[name]]
+    bone = body.bone_index
+
+    def rest(name: str) -> Tensor:
+        return heads[:, bone[name]]
 
     def joint(name: str) -> Tensor:
         return joints_m[:, H36M_17.index(name)]
 
     rotation = torch.eye(3, device=heads.device).repeat(len(heads), len(body.bones), 1, 1)
-    pelvis = rotations.frame(joint('left_hip') - joint('right_hip'), joint('spine') - joint('pelvis'))
+    pelvis = rotations.frame(
+        joint('left_hip') - joint('right_hip'), joint('spine') - joint('pelvis')
+    )
     up = joint('neck') - joint('spine')
     chest = rotations.frame(joint('left_shoulder') - joint('right_shoulder'), up)
     root = pelvis
@@ -150,7 +155,9 @@ def retarget(body: Body, heads: Tensor, joints_m: Tensor) -> tuple[Tensor, Tenso
 
     for side, s in (('left', 'L'), ('right', 'R')):
         hip, knee, ankle = (rest(f'{part}.{s}') for part in ('upperleg01', 'lowerleg01', 'foot'))
-        thigh = aim(f'upperleg01.{s}', pelvis, knee - hip, joint(f'{side}_knee') - joint(f'{side}_hip'))
+        thigh = aim(
+            f'upperleg01.{s}', pelvis, knee - hip, joint(f'{side}_knee') - joint(f'{side}_hip')
+        )
         aim(f'lowerleg01.{s}', thigh, ankle - knee, joint(f'{side}_ankle') - joint(f'{side}_knee'))
         shoulder, elbow, wrist = (
             rest(f'{part}.{s}') for part in ('upperarm01', 'lowerarm01', 'wrist')
@@ -159,7 +166,12 @@ def retarget(body: Body, heads: Tensor, joints_m: Tensor) -> tuple[Tensor, Tenso
             f'upperarm01.{s}', chest, elbow - shoulder,
             joint(f'{side}_elbow') - joint(f'{side}_shoulder'),
         )  # fmt: skip
-        aim(f'lowerarm01.{s}', upper, wrist - elbow, joint(f'{side}_wrist') - joint(f'{side}_elbow'))
+        aim(
+            f'lowerarm01.{s}',
+            upper,
+            wrist - elbow,
+            joint(f'{side}_wrist') - joint(f'{side}_elbow'),
+        )
     aim('neck01', chest, rest('head') - rest('neck01'), joint('head') - joint('neck'))
     return rotation, root
 

@@ -54,7 +54,9 @@ class PairSpace:
 class PairRenderer:
     """Renders pairs: batch number i of a seed is the same whatever was rendered before."""
 
-    def __init__(self, casting: Casting, poses_m: np.ndarray, space: PairSpace | None = None) -> None:
+    def __init__(
+        self, casting: Casting, poses_m: np.ndarray, space: PairSpace | None = None
+    ) -> None:
         """poses_m (N, 17, 3): the motion library, metres, y up."""
         self.casting, self.poses_m = casting, poses_m
         self.space = space or PairSpace()
@@ -69,7 +71,11 @@ class PairRenderer:
         head_m = joints[..., 1].amax(1)
         full, rotation, centre, size = self._cameras(joints, draw)
         scene = sample_scene(
-            count, self.casting.bank, draw, centre, torch.stack([0 * head_m, head_m, 0 * head_m], 1)
+            count,
+            self.casting.bank,
+            draw,
+            centre,
+            torch.stack([0 * head_m, head_m, 0 * head_m], 1),
         )
         # the right camera stands beside the left and is turned a little by what rectification left
         aligned = draw.chance(0.3, count)[:, None]
@@ -85,7 +91,8 @@ class PairRenderer:
         scale = space.crop_size / side
         view = View(
             torch.cat([calibration.fx] * 2), torch.cat([calibration.fy] * 2),
-            torch.cat([calibration.cx_left, calibration.cx_right]), torch.cat([calibration.cy] * 2),
+            torch.cat([calibration.cx_left, calibration.cx_right]),
+            torch.cat([calibration.cy] * 2),
             torch.cat([rotation, right_rotation]), torch.cat([centre, right_centre]),
             space.crop_size, space.crop_size,
         )  # fmt: skip
@@ -107,11 +114,19 @@ class PairRenderer:
         owned = pictures.person == image_scene[:, None, None]
         uv, depth = torch.cat([uv_left, uv_right]), torch.cat([xyz, seen_right])[..., 2]
         codes = visibility(uv, depth, self._outside(uv, inside), pictures.depth_m, owned)
-        disparity = (calibration.fx * calibration.baseline_m)[:, None, None] / pictures.depth_m[:count]
+        disparity = (calibration.fx * calibration.baseline_m)[:, None, None] / pictures.depth_m[
+            :count
+        ]
         disparity = disparity + (calibration.cx_left - calibration.cx_right)[:, None, None]
         return StereoPairs(
-            bytes_[:count], bytes_[count:], xyz, uv_left, uv_right,
-            torch.stack([codes[:count], codes[count:]], 1), calibration, disparity,
+            bytes_[:count],
+            bytes_[count:],
+            xyz,
+            uv_left,
+            uv_right,
+            torch.stack([codes[:count], codes[count:]], 1),
+            calibration,
+            disparity,
         )
 
     def _people(self, count: int, draw: Draw) -> tuple[People, Tensor]:
@@ -143,12 +158,15 @@ class PairRenderer:
         bearing = draw.uniform(-torch.pi, torch.pi, count)
         pitch = (draw.normal(count) * 10 + 5).clamp(-20, 45) * (torch.pi / 180)
         target = (joints.amax(1) + joints.amin(1)) / 2
-        away = torch.stack([pitch.cos() * bearing.sin(), pitch.sin(), pitch.cos() * bearing.cos()], 1)
+        away = torch.stack(
+            [pitch.cos() * bearing.sin(), pitch.sin(), pitch.cos() * bearing.cos()], 1
+        )
         centre = target + away * distance[:, None]
         centre[:, 1] = centre[:, 1].clamp(0.2, 4.0)
         forward = torch.nn.functional.normalize(target - centre, dim=1)
         right = torch.nn.functional.normalize(
-            torch.linalg.cross(forward, forward.new_tensor([0.0, 1.0, 0.0]).expand_as(forward)), dim=1
+            torch.linalg.cross(forward, forward.new_tensor([0.0, 1.0, 0.0]).expand_as(forward)),
+            dim=1,
         )
         rotation = torch.stack([right, torch.linalg.cross(forward, right), forward], 1)
         # aim aside, so that the person stands anywhere in the image
@@ -215,7 +233,9 @@ def visibility(
     v = uv[..., 1].round().long().clamp(0, height - 1)
     image = torch.arange(len(uv), device=uv.device)[:, None]
     surface, own = picture_depth_m[image, v, u], owned[image, v, u]
-    flesh = torch.tensor([FLESH_M.get(name, 0.11) for name in H36M_17.joint_names], device=uv.device)
+    flesh = torch.tensor(
+        [FLESH_M.get(name, 0.11) for name in H36M_17.joint_names], device=uv.device
+    )
     behind_self = torch.where(surface < depth_m - flesh, SELF_OCCLUDED, VISIBLE)
     behind_other = torch.where(surface < depth_m, OCCLUDED, VISIBLE)
     return torch.where(outside, OUTSIDE, torch.where(own, behind_self, behind_other))

@@ -127,7 +127,9 @@ class Casting:
         yaw = draw.uniform(-torch.pi, torch.pi, count) * turned
         if one_person:
             shape = shape.expand(count, -1)
-            outfit = Outfit(*(value.expand(count, *value.shape[1:]) for value in vars(outfit).values()))
+            outfit = Outfit(
+                *(value.expand(count, *value.shape[1:]) for value in vars(outfit).values())
+            )
             look = Look(*(value.expand(count, *value.shape[1:]) for value in vars(look).values()))
         vertices, heads = self.body.rest(shape)
         dressed = vertices + outfit.offset_m[..., None] * vertex_normals(vertices, self.body.faces)
@@ -171,7 +173,9 @@ class Casting:
             return draw.choose(torch.tensor(options, device=device), count)
 
         strong = draw.uniform(0.0, 1.0, count, materials, 1) ** 1.2 * (
-            1 - draw.uniform(0.0, 1.0, count, materials, 3) * draw.uniform(0.0, 1.0, count, materials, 1)
+            1
+            - draw.uniform(0.0, 1.0, count, materials, 3)
+            * draw.uniform(0.0, 1.0, count, materials, 1)
         )
         dull = draw.choose(torch.tensor(CLOTH_TONES, device=device), count, materials)
         tone = torch.where(draw.chance(0.6, count, materials, 1), dull, strong)

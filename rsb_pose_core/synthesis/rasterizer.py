@@ -115,7 +115,9 @@ def rasterize(
     return ((race & 0xFFFFFFFF) - 1).view(size)
 
 
-def fragments_of(face_image: Tensor, uv: Tensor, inverse_depth: Tensor, faces: Tensor) -> Fragments:
+def fragments_of(
+    face_image: Tensor, uv: Tensor, inverse_depth: Tensor, faces: Tensor
+) -> Fragments:
     """Covered pixels of a face image (N, H, W) with perspective-correct weights."""
     _, height, width = face_image.shape
     flat = face_image.reshape(-1)

@@ -68,7 +68,9 @@ class Renderer:
     ) -> Pictures:
         """Draw image n of scene image_scene[n], with the people whose scene it is."""
         shadow = self._shadow(people, person_scene, scene)
-        pair_image, pair_person = (image_scene[:, None] == person_scene[None]).nonzero(as_tuple=True)
+        pair_image, pair_person = (image_scene[:, None] == person_scene[None]).nonzero(
+            as_tuple=True
+        )
         count, vertices = len(pair_person), people.vertices.shape[1]
         body_points = view.camera(people.vertices[pair_person], pair_image)
         box_points_m, box_normals, box_uv = box_mesh(scene)
@@ -108,7 +110,9 @@ class Renderer:
         body = fragments.select(is_body)
         who = pair_person[pair[body.face]]
         person.view(-1)[body.pixel] = who
-        colour = self._body_colour(people, body, who, pair[body.face], scene, person_scene, view, shadow)
+        colour = self._body_colour(
+            people, body, who, pair[body.face], scene, person_scene, view, shadow
+        )
         linear.view(-1, 3)[body.pixel] = colour
         box = fragments.select(~is_body)
         linear.view(-1, 3)[box.pixel] = self._box_colour(
@@ -118,7 +122,9 @@ class Renderer:
 
     def _shadow(self, people: People, person_scene: Tensor, scene: Scene) -> Shadow:
         sun = scene.sun_direction
-        across = normalize(torch.linalg.cross(sun, sun.new_tensor([0.0, 0.0, 1.0]).expand_as(sun)), dim=1)
+        across = normalize(
+            torch.linalg.cross(sun, sun.new_tensor([0.0, 0.0, 1.0]).expand_as(sun)), dim=1
+        )
         turn = torch.stack([across, torch.linalg.cross(sun, across), -sun], 1)
         local = people.vertices @ turn[person_scene].mT
         place = (local[..., :2] / SHADOW_REACH_M + 1) * (SHADOW_SIZE / 2)
@@ -194,7 +200,9 @@ class Renderer:
         tiles = look.tiles_per_m[owner, cloth]
         flat = torch.stack([rest[:, 0] + 0.8 * rest[:, 2], -rest[:, 1]], 1)[printed]
         footprint = tiles * TEXTURE_SIZE / (part.inverse_depth[printed] * view.fx[0])
-        print_colour = self.casting.bank.sample(look.texture[owner, cloth], flat * tiles[:, None], footprint)
+        print_colour = self.casting.bank.sample(
+            look.texture[owner, cloth], flat * tiles[:, None], footprint
+        )
         albedo[printed] = print_colour
         albedo = self._face_paint(rest, material, albedo, look.tone[who, MATERIALS.index('hair')])
         index = person_scene[who]
@@ -202,11 +210,17 @@ class Renderer:
         to_eye = normalize(view.centre_m[image] - point, dim=1)
         normal = torch.where((normal * to_eye).sum(1, keepdim=True) < 0, -normal, normal)
         # folds and strands finer than the mesh
-        ripple = torch.sin(rest @ rest.new_tensor([[61.0, -38.0, 17.0], [23.0, 47.0, -59.0], [-42, 19.0, 53]]))
+        ripple = torch.sin(
+            rest @ rest.new_tensor([[61.0, -38.0, 17.0], [23.0, 47.0, -59.0], [-42, 19.0, 53]])
+        )
         rough = torch.where(material == 0, 0.03, 0.22)[:, None]
         normal = normalize(normal + rough * ripple, dim=1)
         lit = shadow.lit(point + 0.02 * normal, index)
-        wrap = torch.where((material == 0)[:, None], rest.new_tensor([0.32, 0.16, 0.1]), rest.new_tensor([0.08] * 3))
+        wrap = torch.where(
+            (material == 0)[:, None],
+            rest.new_tensor([0.32, 0.16, 0.1]),
+            rest.new_tensor([0.08] * 3),
+        )
         colour = albedo * self._light(scene, index, normal, lit, wrap)
         half = normalize(to_eye + scene.sun_direction[index], dim=1)
         shine = look.gloss[who, material] * (normal * half).sum(1).clamp_min(0) ** 20 * lit
@@ -222,7 +236,9 @@ class Renderer:
             inside = ((x.abs() - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1
             return (skin_of_face & inside)[:, None]
 
-        albedo = torch.where(oval(0.0, 0.684, 0.026, 0.009), albedo * albedo.new_tensor([0.95, 0.6, 0.6]), albedo)
+        albedo = torch.where(
+            oval(0.0, 0.684, 0.026, 0.009), albedo * albedo.new_tensor([0.95, 0.6, 0.6]), albedo
+        )
         albedo = torch.where(oval(0.034, 0.779, 0.02, 0.0045), hair, albedo)
         return torch.where(oval(0.031, 0.756, 0.02, 0.008), albedo * 0.75, albedo)
 
@@ -246,8 +262,8 @@ class Renderer:
         within = part.pixel - image * (view.height * view.width)
         v = torch.div(within, view.width, rounding_mode='floor')
         u = within - v * view.width
-        ray = torch.stack([(u - view.cx[image]) / view.fx[image], (v - view.cy[image]) / view.fy[image],
-                           torch.ones_like(part.inverse_depth)], 1)  # fmt: skip
+        x, y = (u - view.cx[image]) / view.fx[image], (v - view.cy[image]) / view.fy[image]
+        ray = torch.stack([x, y, torch.ones_like(x)], 1)
         ray = (view.rotation[image].mT @ ray[..., None])[..., 0] / part.inverse_depth[:, None]
         point = view.centre_m[image] + ray
         normal = torch.where((normal * ray).sum(1, keepdim=True) > 0, -normal, normal)

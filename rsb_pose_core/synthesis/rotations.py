@@ -14,18 +14,22 @@ def about_axis(axis: Tensor, angle: Tensor) -> Tensor:
         y * x * k + z * s, c + y * y * k, y * z * k - x * s,
         z * x * k - y * s, z * y * k + x * s, c + z * z * k,
     )  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    stacked = torch.stack(rows, -1)
+    return stacked.view(*stacked.shape[:-1], 3, 3)
 
 
 def about_x(angle: Tensor) -> Tensor:
+    """Rotate by `angle` (...) about x."""
     return about_axis(angle.new_tensor([1.0, 0.0, 0.0]).expand(*angle.shape, 3), angle)
 
 
 def about_y(angle: Tensor) -> Tensor:
+    """Rotate by `angle` (...) about y."""
     return about_axis(angle.new_tensor([0.0, 1.0, 0.0]).expand(*angle.shape, 3), angle)
 
 
 def about_z(angle: Tensor) -> Tensor:
+    """Rotate by `angle` (...) about z."""
     return about_axis(angle.new_tensor([0.0, 0.0, 1.0]).expand(*angle.shape, 3), angle)
 
 

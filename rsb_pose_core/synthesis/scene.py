@@ -1,4 +1,4 @@
-"""Rooms, boxes and light. World frame: y up, floor at y = 0, metres; a scene is centred on a person."""
+"""Rooms, boxes and light; a scene is centred on a person. World: y up, floor at y = 0, metres."""
 
 import itertools
 from dataclasses import dataclass
@@ -86,30 +86,40 @@ def sample_scene(
     turn = rotations.about_y(draw.uniform(-torch.pi, torch.pi, count))
     inside = (turn @ camera_m[..., None])[..., 0]
     margin = draw.uniform(0.15, 0.6, count, 3)
-    reach = torch.where(outdoors, draw.uniform(6.0, 30.0, count, 3), draw.uniform(0.9, 4.5, count, 3))
+    reach = torch.where(
+        outdoors, draw.uniform(6.0, 30.0, count, 3), draw.uniform(0.9, 4.5, count, 3)
+    )
     low = torch.minimum(-reach, inside - margin)
-    reach = torch.where(outdoors, draw.uniform(6.0, 30.0, count, 3), draw.uniform(0.9, 4.5, count, 3))
+    reach = torch.where(
+        outdoors, draw.uniform(6.0, 30.0, count, 3), draw.uniform(0.9, 4.5, count, 3)
+    )
     high = torch.maximum(reach, inside + margin)
     low[:, 1] = 0.0
     ceiling = torch.maximum(draw.uniform(2.3, 3.4, count), person_m[:, 1] + 0.1)
-    high[:, 1] = torch.where(outdoors[:, 0], OPEN_HEIGHT_M, torch.maximum(ceiling, inside[:, 1] + 0.1))
+    high[:, 1] = torch.where(
+        outdoors[:, 0], OPEN_HEIGHT_M, torch.maximum(ceiling, inside[:, 1] + 0.1)
+    )
     surfaces = bank.count - bank.cloths
     walls = bank.cloths + draw.integer(surfaces, count, 6)
     same = draw.chance(0.5, count)
     for wall in (1, 4, 5):
         walls[:, wall] = torch.where(same, walls[:, 0], walls[:, wall])
-    tiles = torch.where(outdoors, draw.log_uniform(2.0, 10.0, count, 6), draw.log_uniform(0.8, 4.0, count, 6))
+    tiles = torch.where(
+        outdoors, draw.log_uniform(2.0, 10.0, count, 6), draw.log_uniform(0.8, 4.0, count, 6)
+    )
     sky = draw.uniform(0.3, 1.0, count, 3)
     sky = torch.where(outdoors, sky, torch.full_like(sky, torch.nan))
 
     # furniture beside and behind the person
-    half = torch.stack([draw.log_uniform(0.06, 0.7, count, boxes), draw.log_uniform(0.05, 0.9, count, boxes),
-                        draw.log_uniform(0.05, 0.6, count, boxes)], -1)  # fmt: skip
+    sizes = ((0.06, 0.7), (0.05, 0.9), (0.05, 0.6))
+    half = torch.stack([draw.log_uniform(*size, count, boxes) for size in sizes], -1)
     bearing = draw.uniform(-torch.pi, torch.pi, count, boxes)
     away = half[..., [0, 2]].norm(dim=-1) + draw.log_uniform(0.4, 3.5, count, boxes)
     lifted = draw.chance(0.3, count, boxes) * draw.uniform(0.0, 1.5, count, boxes)
     centre = torch.stack([away * bearing.sin(), half[..., 1] + lifted, away * bearing.cos()], -1)
-    towards = torch.nn.functional.normalize(camera_m * camera_m.new_tensor([1.0, 0.0, 1.0]), dim=-1)
+    towards = torch.nn.functional.normalize(
+        camera_m * camera_m.new_tensor([1.0, 0.0, 1.0]), dim=-1
+    )
     ahead = (centre * towards[:, None]).sum(-1) > 0.1
     blocked = (centre - camera_m[:, None]).norm(dim=-1) < half.norm(dim=-1) + 0.4
     present = draw.chance(0.65, count, boxes) & ~ahead & ~blocked
@@ -122,7 +132,9 @@ def sample_scene(
     table = torch.cat([draw.uniform(0.3, 0.9, count, 1), draw.uniform(0.02, 0.2, count, 1),
                        draw.uniform(0.1, 0.4, count, 1)], 1)  # fmt: skip
     plate = draw.uniform(0.05, 0.3, count, 3)
-    half[:, -1] = torch.where(kind == 0, pole, torch.where(kind == 1, table, plate)) * (1.2 - share)
+    half[:, -1] = torch.where(kind == 0, pole, torch.where(kind == 1, table, plate)) * (
+        1.2 - share
+    )
     centre[:, -1, 1] = torch.where(kind[:, 0] == 1, centre[:, -1, 1] - 0.35, centre[:, -1, 1])
     clear = (centre[:, -1] - camera_m).norm(dim=-1) > half[:, -1].norm(dim=-1) + 0.3
     present[:, -1] = draw.chance(0.25, count) & clear
@@ -133,7 +145,9 @@ def sample_scene(
                                  elevation.cos() * azimuth.cos()], 1)  # fmt: skip
     warmth = 0.12 * draw.normal(count, 1)
     tint = torch.cat([1 + warmth, torch.ones_like(warmth), 1 - warmth], 1).clamp(0.5, 1.5)
-    sun = torch.where(outdoors, draw.log_uniform(0.3, 2.4, count, 1), draw.log_uniform(0.1, 0.9, count, 1))
+    sun = torch.where(
+        outdoors, draw.log_uniform(0.3, 2.4, count, 1), draw.log_uniform(0.1, 0.9, count, 1)
+    )
     ambient = draw.log_uniform(0.25, 0.9, count, 1)
     return Scene(
         turn, low, high, walls, 1 / tiles, draw.uniform(0.6, 1.1, count, 6, 3), sky,
@@ -151,11 +165,13 @@ CORNERS = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)))
 # corners of each face of a box, seen from outside counter-clockwise or not: boxes are not culled
 BOX_QUADS = ((0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), (1, 3, 7, 5))
 BOX_NORMALS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
-BOX_FACES = torch.tensor([[4 * q + k for k in t] for q in range(6) for t in ((0, 1, 2), (0, 2, 3))])
+BOX_FACES = torch.tensor(
+    [[4 * q + k for k in t] for q in range(6) for t in ((0, 1, 2), (0, 2, 3))]
+)
 
 
 def box_mesh(scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
-    """World vertices (B, K, 24, 3), normals (B, K, 24, 3) and texture uv in metres (B, K, 24, 2)."""
+    """World vertices and normals (B, K, 24, 3), and texture uv in metres (B, K, 24, 2)."""
     quads = torch.tensor(BOX_QUADS).flatten()
     corners = CORNERS.to(scene.box_half_m.device)[quads]  # 24 3
     local = corners * scene.box_half_m[:, :, None]

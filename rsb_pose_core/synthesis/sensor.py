@@ -1,4 +1,4 @@
-"""From linear light to the picture a camera delivers: exposure, optics, noise, tone curve, JPEG."""
+"""From linear light to what a camera delivers: exposure, optics, noise, tone curve, JPEG."""
 
 import cv2
 import numpy as np
@@ -10,7 +10,9 @@ from rsb_pose_core.synthesis.draw import Draw
 TARGET_MEAN = 0.165  # linear-light mean that auto exposure aims at
 
 
-def _blur(picture: Tensor, along: Tensor, across: Tensor, angle: Tensor, radius: int = 4) -> Tensor:
+def _blur(
+    picture: Tensor, along: Tensor, across: Tensor, angle: Tensor, radius: int = 4
+) -> Tensor:
     """Elliptic Gaussian, one per picture (N, 3, H, W), deviations in pixels."""
     count, channels, height, width = picture.shape
     step = torch.arange(-radius, radius + 1, device=picture.device).float()
@@ -70,5 +72,6 @@ def expose(linear: Tensor, sharpness: Tensor, draw: Draw) -> Tensor:
 def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
     """Compress and decompress an RGB picture (H, W, 3) uint8."""
     ok, code = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert ok, 'JPEG encoder failed'
-    return np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1])
+    decoded = cv2.imdecode(code, cv2.IMREAD_COLOR) if ok else None
+    assert decoded is not None, 'JPEG codec failed'
+    return np.ascontiguousarray(decoded[..., ::-1])

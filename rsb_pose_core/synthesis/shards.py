@@ -1,4 +1,4 @@
-"""Shards of rendered pairs on disk: made by several processes, resumable, the same for one seed."""
+"""Shards of rendered pairs: made by several processes, resumable, the same for one seed."""
 
 import multiprocessing
 import os
@@ -65,6 +65,11 @@ class ShardRenderer:
     def __init__(self, job: ShardJob) -> None:
         self.job = job
         clips = [clip for clip in read_motion(job.motion) if split_of(clip) == job.split]
+        if not clips:
+            raise RsbPoseError(
+                f'no clips of the {job.split} split in {job.motion}; add the motion files that '
+                'the README names'
+            )
         self.poses = pose_library(clips)
         self.body = Body(device=job.device)
         self.bank_seed = -1
@@ -115,7 +120,7 @@ def render_shards(job: ShardJob, shards: int, processes: int) -> int:
     missing = [number for number in range(shards) if not job.path(number).exists()]
     if not missing:
         return 0
-    read_motion(job.motion)  # complain here, once, rather than in every process
+    ShardRenderer(job)  # complain here, once, rather than in every process
     os.environ.update(ALLOCATOR)
     context = multiprocessing.get_context('spawn')
     with (

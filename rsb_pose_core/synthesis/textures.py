@@ -1,4 +1,4 @@
-"""A bank of tileable-enough textures: woven and printed cloth, walls, floors, clutter, photographs."""
+"""A bank of textures: woven and printed cloth, walls, floors, clutter, photographs."""
 
 from pathlib import Path
 
@@ -21,22 +21,25 @@ def spectral_noise(rng: np.random.Generator, exponent: float) -> np.ndarray:
     amplitude[0, 0] = 0
     phase = np.exp(2j * np.pi * rng.random((SIZE, SIZE)))
     noise = np.fft.ifft2(amplitude * phase).real
-    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
+    return np.asarray((noise - noise.mean()) / noise.std(), np.float32)
 
 
 def colours(rng: np.random.Generator, count: int) -> np.ndarray:
     """RGB colours (count, 3) as clothes and things have them: many dull, some strong."""
     hsv = np.stack([rng.random(count) * 180, rng.beta(1.1, 1.8, count) * 255,
                     (0.05 + 0.95 * rng.beta(1.3, 1.2, count)) * 255], -1)  # fmt: skip
-    return cv2.cvtColor(hsv[None].astype(np.uint8), cv2.COLOR_HSV2RGB)[0].astype(np.float32) / 255
+    rgb = cv2.cvtColor(hsv[None].astype(np.uint8), cv2.COLOR_HSV2RGB)[0]
+    return np.asarray(rgb, np.float32) / 255
 
 
 def grid() -> tuple[np.ndarray, np.ndarray]:
+    """x and y (SIZE, SIZE) over the tile, 0..1."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     return x, y
 
 
 def stripes(rng: np.random.Generator) -> Picture:
+    """Cloth with stripes of two to four colours."""
     x, y = grid()
     palette = colours(rng, int(rng.integers(2, 5)))
     edges = np.sort(rng.random(len(palette) - 1))
@@ -45,6 +48,7 @@ def stripes(rng: np.random.Generator) -> Picture:
 
 
 def plaid(rng: np.random.Generator) -> Picture:
+    """Cloth with crossing bands."""
     base, *bands = colours(rng, 4)
     picture = np.broadcast_to(base, (SIZE, SIZE, 3)).copy()
     for along in grid():
@@ -56,26 +60,29 @@ def plaid(rng: np.random.Generator) -> Picture:
 
 
 def dots(rng: np.random.Generator) -> Picture:
+    """Cloth with dots in staggered rows."""
     x, y = grid()
     repeat = int(rng.integers(5, 20))
     u = (x * repeat + 0.5 * ((y * repeat).astype(int) % 2)) % 1 - 0.5
     base, dot = colours(rng, 2)
     inside = np.hypot(u, (y * repeat) % 1 - 0.5) < rng.uniform(0.12, 0.4)
-    return np.where(inside[..., None], dot, base)
+    return np.asarray(np.where(inside[..., None], dot, base))
 
 
 def denim(rng: np.random.Generator) -> Picture:
+    """Twill, blue, black or sand."""
     x, y = grid()
     tones = np.array([[0.10, 0.14, 0.25], [0.22, 0.30, 0.46], [0.42, 0.52, 0.66],
                       [0.12, 0.12, 0.14], [0.35, 0.33, 0.30], [0.55, 0.50, 0.42]])  # fmt: skip
     tone = tones[rng.integers(len(tones))] * rng.uniform(0.7, 1.3)
     twill = 1 + 0.1 * np.sin(2 * np.pi * (x + y) * 64) + 0.12 * spectral_noise(rng, 0.2)
-    return tone * (twill + 0.1 * spectral_noise(rng, 2.5))[..., None]
+    return np.asarray(tone * (twill + 0.1 * spectral_noise(rng, 2.5))[..., None])
 
 
 def blotches(rng: np.random.Generator) -> Picture:
+    """Camouflage: five colours in soft patches."""
     palette = colours(rng, 5)
-    return palette[np.digitize(spectral_noise(rng, 2.6), [-0.8, -0.1, 0.5, 1.1])]
+    return np.asarray(palette[np.digitize(spectral_noise(rng, 2.6), [-0.8, -0.1, 0.5, 1.1])])
 
 
 def shapes(rng: np.random.Generator) -> Picture:
@@ -97,10 +104,11 @@ def shapes(rng: np.random.Generator) -> Picture:
             rim = size * rng.uniform(0.5, 1.2, len(turn))
             points = centre + np.stack([rim * np.cos(turn), rim * np.sin(turn)], 1)
             cv2.fillPoly(picture, [points.astype(np.int32)], colour)
-    return picture * shade
+    return np.asarray(picture * shade)
 
 
 def lettering(rng: np.random.Generator) -> Picture:
+    """Cloth with letters on it."""
     base, ink = (colours(rng, 2) * 255).astype(np.uint8)
     picture = np.full((SIZE, SIZE, 3), base, np.uint8)
     for _ in range(int(rng.integers(1, 3))):
@@ -112,11 +120,15 @@ def lettering(rng: np.random.Generator) -> Picture:
 
 
 def plaster(rng: np.random.Generator) -> Picture:
-    tone = np.clip(np.array([0.72, 0.70, 0.66]) + rng.normal(0, 0.13) + rng.normal(0, 0.05, 3), 0.05, 1)
-    return tone * (1 + rng.uniform(0.01, 0.1) * spectral_noise(rng, 2.4))[..., None]
+    """A wall, nearly plain."""
+    tone = np.clip(
+        np.array([0.72, 0.70, 0.66]) + rng.normal(0, 0.13) + rng.normal(0, 0.05, 3), 0.05, 1
+    )
+    return np.asarray(tone * (1 + rng.uniform(0.01, 0.1) * spectral_noise(rng, 2.4))[..., None])
 
 
 def planks(rng: np.random.Generator) -> Picture:
+    """Boards with grain."""
     x, y = grid()
     count = int(rng.integers(3, 9))
     row = (y * count).astype(int)
@@ -125,10 +137,11 @@ def planks(rng: np.random.Generator) -> Picture:
     mix = np.clip(0.5 + 0.25 * grain + rng.normal(0, 0.1, count)[row], 0, 1)[..., None]
     picture = tone[0] * (1 - mix) + tone[1] * mix
     picture[((y * count) % 1) < 0.03] *= 0.5
-    return picture
+    return np.asarray(picture)
 
 
 def bricks(rng: np.random.Generator) -> Picture:
+    """Bricks or tiles with joints."""
     x, y = grid()
     count, wide = int(rng.integers(4, 14)), rng.choice([0.5, 1.0])
     row = (y * count).astype(int)
@@ -138,10 +151,11 @@ def bricks(rng: np.random.Generator) -> Picture:
     picture = tone * vary[..., None]
     joint = ((u % 1) < 0.05) | (((y * count) % 1) < 0.06)
     picture[joint] = rng.uniform(0.3, 0.85)
-    return picture
+    return np.asarray(picture)
 
 
 def shelves(rng: np.random.Generator) -> Picture:
+    """Rows of books and boxes."""
     picture = np.ones((SIZE, SIZE, 3), np.float32) * colours(rng, 1)[0] * 0.6
     count = int(rng.integers(3, 7))
     height = SIZE // count
@@ -153,7 +167,7 @@ def shelves(rng: np.random.Generator) -> Picture:
             cv2.rectangle(picture, (x, (i + 1) * height - tall), (x + width, (i + 1) * height),
                           colour, -1)  # fmt: skip
             x += width + 1
-    return picture
+    return np.asarray(picture)
 
 
 CLOTH = (stripes, plaid, dots, denim, denim, blotches, shapes, lettering)
@@ -179,7 +193,7 @@ def photographs(rng: np.random.Generator, folder: Path, count: int) -> list[Pict
 
 
 class TextureBank:
-    """Textures with mip levels on one device: cloth first, then surfaces (photographs among them)."""
+    """Textures with mip levels on one device: cloth first, then surfaces and photographs."""
 
     def __init__(
         self, seed: int, cloths: int = 64, surfaces: int = 64, photo_folder: Path | None = None,
@@ -188,7 +202,9 @@ class TextureBank:
         rng = np.random.default_rng(seed)
         makers = [CLOTH[i % len(CLOTH)] for i in range(cloths)]
         makers += [SURFACE[i % len(SURFACE)] for i in range(surfaces)]
-        fine = [1 + 0.04 * spectral_noise(rng, 0.4) + 0.06 * spectral_noise(rng, 2.2) for _ in range(8)]
+        fine = [
+            1 + 0.04 * spectral_noise(rng, 0.4) + 0.06 * spectral_noise(rng, 2.2) for _ in range(8)
+        ]
         pictures = [
             maker(rng) * fine[i % len(fine)][..., None]
             for i, maker in enumerate(tqdm(makers, 'textures', disable=not progress, leave=False))
@@ -203,7 +219,9 @@ class TextureBank:
             starts.append(start)
             levels.append((level * 65535).to(torch.int32).reshape(-1, 3))
             start += len(levels[-1])
-            level = torch.nn.functional.avg_pool2d(level.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+            level = torch.nn.functional.avg_pool2d(level.permute(0, 3, 1, 2), 2).permute(
+                0, 2, 3, 1
+            )
         self.texels = torch.cat(levels).to(torch.float32).div_(65535).half().to(device)
         self.starts = torch.tensor(starts, device=device)
 

@@ -64,6 +64,7 @@ def render(
     size: tuple[int, int] = (480, 640),
     background_m: float = 5.0,
     cloth_contrast: float = 25.0,
+    wall_contrast: float = 25.0,
     gain: float = 1.0,
     noise: float = 2.0,
     person: bool = True,
@@ -78,7 +79,7 @@ def render(
     margin = int(max(shift)) + 2
     wall, cloth = (
         texture(rng, (height, width + 2 * margin), contrast) + mean
-        for contrast, mean in ((25.0, 120.0), (cloth_contrast, 90.0))
+        for contrast, mean in ((wall_contrast, 120.0), (cloth_contrast, 90.0))
     )
     mask = np.zeros((height, width + 2 * margin), np.uint8)
     uv = uvd[:, :2] + [margin, 0]

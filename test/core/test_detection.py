@@ -54,7 +54,7 @@ def test_clipping_at_the_image() -> None:
 @needs_hog
 @pytest.mark.parametrize('width', [640, 1280])
 def test_hog_finds_a_person_and_draws_the_box_close(width: int) -> None:
-    scene = render(np.random.default_rng(1), depth_m=2.6, cloth_contrast=2.0, background_m=8.0)
+    scene = render(np.random.default_rng(1), depth_m=2.6, cloth_contrast=2.0, wall_contrast=4.0)
     truth = Box.around(scene.uvd[:, :2], margin=0.05)
     assert truth is not None
     image = scene.left

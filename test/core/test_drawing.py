@@ -70,9 +70,12 @@ def test_measured_joints_are_discs_and_inferred_ones_are_not() -> None:
     image = draw_people(GREY, [pose])
     u, v = pose.uv_left[0].round().astype(int)
     assert (image[v, u - 2 : u + 3] > 200).all()
-    bright = (image.astype(int).min(axis=2) > 200)[:, :]
-    u, v = pose.uv_left[15].round().astype(int)
-    assert bright[v - 5 : v + 6, u - 5 : u + 6].sum() < 49
+    dark = image.astype(int).min(axis=2) < 200
+    assert dark[v - 4, u - 4]
+    u, v = pose.uv_left[15].round().astype(int)  # a cross: bright corners, dark between them
+    assert not dark[v - 3, u - 3]
+    assert not dark[v - 3, u + 3]
+    assert dark[v + 4, u]
 
 
 def test_missing_joints_far_joints_and_lost_people_are_no_fault() -> None:

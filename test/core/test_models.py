@@ -3,10 +3,12 @@
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from torch import nn
+from torch.nn import functional
 
 from rsb_pose_core.models import BASELINES, MODELS, co_keypoints, lite
 from rsb_pose_core.models.attention import attention_mask
-from rsb_pose_core.models.rsb_pose import StereoHeatmaps, crop_to_heatmap, heatmap_to_crop
+from rsb_pose_core.models.rsb_pose import RSBPose, StereoHeatmaps, crop_to_heatmap, heatmap_to_crop
 from rsb_pose_core.models.soft_argmax import map_moments, volume_moments
 from rsb_pose_core.models.stereo_volume import (
     DisparityRange,
@@ -20,7 +22,7 @@ from rsb_pose_core.models.volume_networks import LiteVolume
 RANGE = DisparityRange(-3, 2)
 
 
-def parameters(model: torch.nn.Module) -> int:
+def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
@@ -38,6 +40,76 @@ def test_resnet50_s_parts_have_the_counts_that_reproduce_the_paper() -> None:
     model = MODELS['resnet50']()
     assert parameters(model.volume) == 9_156_385
     assert parameters(model) == 43_243_510
+
+
+def thop_macs(model: nn.Module, *inputs: torch.Tensor) -> float:
+    """As thop 0.1.1 counts: transposed convolutions by their output, 4 a normalised value."""
+    total = 0
+
+    def count(module: nn.Module, arguments: tuple[torch.Tensor], out: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):
+            total += out.numel() * module.in_channels * module.weight[0, 0].numel()
+        elif isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            total += out.numel() * module.weight[0].numel()
+        elif isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            total += 4 * arguments[0].numel()
+
+    handles = [module.register_forward_hook(count) for module in model.modules()]
+    with torch.inference_mode():
+        model(*inputs)
+    for handle in handles:
+        handle.remove()
+    return float(total)
+
+
+def test_resnet50_has_the_paper_s_multiplications() -> None:
+    macs = thop_macs(MODELS['resnet50']().eval(), *images(1, 256))
+    assert macs == pytest.approx(65.29e9, rel=0.002)
+    assert macs == pytest.approx(65.2995e9, rel=1e-5)
+
+
+def test_lite_s_forward_equals_its_plain_steps_in_float64() -> None:
+    model = lite().eval()
+    with torch.no_grad():  # fresh statistics hide mistakes in the norms
+        for module in model.modules():
+            if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    left, right = images(2)
+    with torch.inference_mode():
+        found = model(left, right)
+        reference = plain_forward(model.double(), left.double(), right.double())
+    assert found.co_heatmap is not None
+    assert (found.co_heatmap - reference).abs().max() < 2e-3
+    assert reference.abs().max() > 5
+
+
+def plain_forward(model: RSBPose, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The co-heatmap step by step: one view at a time, loops for shifts, no shortcuts."""
+    features = [model.trunk(image) for image in (left, right)]
+    logits = [model.attention(feature) for feature in features]
+    probability = [torch.softmax(x.flatten(2), -1).view_as(x) for x in logits]
+    cells = logits[0][0, 0].numel()
+    masked = [
+        model.reduction(feature) * p.sum(1, keepdim=True) * (cells / 64)
+        for feature, p in zip(features, probability, strict=True)
+    ]
+    net, disparities = model.volume, model.disparities
+    summed = loop_volume(net.right(masked[1]), 0.0, disparities) + net.left(masked[0])[:, :, None]
+    volume = net.down(net.norm(summed).relu())
+    matching = [model.matching(feature) for feature in features]
+    product = loop_volume(matching[1], 0.0, disparities) * matching[0][:, :, None]
+    correlation = product.unflatten(1, (8, 4)).mean(2)[..., ::2, ::2]
+    fine = net.fine(torch.cat([volume, correlation], 1))
+    middle = net.middle(functional.max_pool3d(fine, 2))
+    coarse = net.coarse(functional.max_pool3d(middle, 2))
+    middle = net.refine_middle((middle + net.up_middle(coarse)).relu())
+    out = net.out(net.refine_fine((fine + net.up_fine(middle)).relu()))
+    planes = [functional.pixel_shuffle(out[:, :, d], 2) for d in range(out.shape[2])]
+    log_left, log_right = (p.log().clamp_min(-14) for p in probability)
+    skip = loop_volume(log_right, -14.0, disparities) + log_left[:, :, None]
+    return torch.stack(planes, 2) + skip
 
 
 def test_lite_is_at_most_ten_million_parameters() -> None:
@@ -119,11 +191,13 @@ def test_baseline_has_the_same_trunk_and_heads() -> None:
 # ---- the stereo volume ----
 
 
-def loop_volume(left: torch.Tensor, right: torch.Tensor, fill: float) -> torch.Tensor:
+def loop_volume(
+    right: torch.Tensor, fill: float, disparities: DisparityRange = RANGE
+) -> torch.Tensor:
     """Right features at w - dd by plain loops."""
     batch, channels, height, width = right.shape
-    out = torch.full((batch, channels, len(RANGE), height, width), fill, dtype=right.dtype)
-    for i, dd in enumerate(RANGE.shifts()):
+    out = torch.full((batch, channels, len(disparities), height, width), fill, dtype=right.dtype)
+    for i, dd in enumerate(disparities.shifts()):
         for w in range(width):
             if 0 <= w - dd < width:
                 out[:, :, i, :, w] = right[:, :, :, w - dd]
@@ -139,7 +213,7 @@ def views() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize('fill', [0.0, -14.0])
 def test_shifted_views_are_the_columns_of_equation_1(fill: float) -> None:
     left, right = views()
-    expected = loop_volume(left, right, fill)
+    expected = loop_volume(right, fill)
     assert torch.equal(shifted_views(right, RANGE, fill), expected)
     assert torch.equal(shift_sum(left, right, RANGE, fill), expected + left[:, :, None])
 
@@ -158,7 +232,7 @@ def test_stereo_volume_is_empty_outside_the_shared_columns() -> None:
 def test_groupwise_correlation_is_the_mean_product_of_each_group(step: int) -> None:
     left, right = views()
     correlation = groupwise_correlation(left, right, RANGE, 2, step)
-    shifted = loop_volume(left, right, 0.0)
+    shifted = loop_volume(right, 0.0)
     for group in range(2):
         chosen = slice(4 * group, 4 * group + 4)
         expected = (left[:, chosen, None] * shifted[:, chosen]).mean(1)[..., ::step, ::step]
@@ -180,7 +254,7 @@ def test_first_lite_convolution_equals_one_3d_convolution_of_the_volume() -> Non
     kernel[:, :4, 0, :, 1:4] = network.left.weight
     kernel[:, 4:, 0] = network.right.weight
     volume = stereo_volume(left, right, RANGE)
-    slow = torch.nn.functional.conv3d(volume, kernel, network.left.bias, padding=(0, 1, 2))
+    slow = functional.conv3d(volume, kernel, network.left.bias, padding=(0, 1, 2))
     assert torch.allclose(fast[..., 8:-8], slow[..., 8:-8], atol=1e-10)
 
 

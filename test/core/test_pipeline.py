@@ -404,4 +404,6 @@ def test_smoothing_is_off_by_default() -> None:
 
 def test_missing_weights_and_unknown_detectors_are_told(tmp_path: object) -> None:
     with pytest.raises(RsbPoseError, match='no such weights file'):
-        load_pipeline(f'{tmp_path}/absent.safetensors')
+        load_pipeline(f'{tmp_path}/absent.safetensors', detector=Boxes())
+    with pytest.raises(RsbPoseError, match="no person detector 'yolo', expected one of hog"):
+        load_pipeline(f'{tmp_path}/absent.safetensors', detector='yolo')

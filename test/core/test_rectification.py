@@ -143,8 +143,9 @@ def test_row_of_a_dot_is_equal_in_both_rectified_images() -> None:
 
 def ideal(view: int, **changes: object) -> CameraModel:
     p = np.hstack([K_LEFT, np.array([[-420.0 * BASELINE_M * view], [0], [0]])])
-    rig = Rig('')
-    return rig.camera(view, **{'k': K_LEFT, 'r': np.eye(3), 'p': p, **changes})
+    if 'd' in changes:
+        changes['d'] = np.array(changes['d'], np.float64)
+    return Rig('').camera(view, **{'k': K_LEFT, 'r': np.eye(3), 'p': p, **changes})
 
 
 def test_ideal_cameras_are_passed_through_without_a_copy() -> None:
@@ -167,9 +168,9 @@ def test_zero_distortion_does_not_hide_a_rotation_or_another_projection() -> Non
     assert (shifted[:, :10] == 0).all()
 
 
-def test_flat_sequences_from_a_message_are_taken() -> None:
+def test_flat_arrays_from_a_message_are_taken() -> None:
     camera = CameraModel(
-        640, 400, 'plumb_bob', [0.0] * 5, K_LEFT.ravel(), np.eye(3).ravel(), ideal(0).p.ravel()
+        640, 400, 'plumb_bob', np.zeros(5), K_LEFT.ravel(), np.eye(3).ravel(), ideal(0).p.ravel()
     )
     assert camera.k.shape == (3, 3)
     assert camera.p.shape == (3, 4)

@@ -65,8 +65,9 @@ def test_posing_keeps_bone_lengths(body):
         turn[:, body.bone_index[bone]] = rotations.about_axis(axis, torch.randn(3))
     root = torch.eye(3).repeat(3, 1, 1)
     rest, posed = (body.pose(vertices, heads, r, root).joints_m for r in (still, turn))
-    limbs = [i for i, (_, child) in enumerate(H36M_17.bones)
-             if H36M_17.joint_names[child].endswith(('knee', 'ankle', 'elbow', 'wrist'))]  # fmt: skip
+    ends = ('knee', 'ankle', 'elbow', 'wrist')
+    names = H36M_17.joint_names
+    limbs = [i for i, (_, child) in enumerate(H36M_17.bones) if names[child].endswith(ends)]
     assert torch.allclose(bone_lengths(rest)[:, limbs], bone_lengths(posed)[:, limbs], atol=1e-5)
     assert (rest - posed).norm(dim=-1).max() > 0.05
 

@@ -36,7 +36,9 @@ def walk(standing) -> Clip:
 @pytest.fixture(scope='module')
 def film_and_frame(body, walk):
     poses, places = act([Take(walk, 0.0, 0.2, (0.0, 2.5), np.pi)], 10.0)
-    film = StereoFilm(Casting(body, TextureBank(1, 4, 4)), mhad_like_head(), poses, places, 10.0, 3)
+    film = StereoFilm(
+        Casting(body, TextureBank(1, 4, 4)), mhad_like_head(), poses, places, 10.0, 3
+    )
     return film, next(film.frames())
 
 

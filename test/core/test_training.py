@@ -366,7 +366,7 @@ def test_missing_data_and_missing_runs_end_with_status_2(
 
 def test_shipped_configurations_are_valid() -> None:
     folder = Path(__file__).parents[2] / 'config' / 'train'
-    names = {path.stem for path in folder.glob('lite*.yaml')}
-    assert 'lite' in names
+    names = {path.stem for path in folder.glob('*.yaml')}
+    assert names >= {'lite', 'lite_baseline', 'resnet50'}
     for name in names:
         assert load_config(folder / f'{name}.yaml').stages

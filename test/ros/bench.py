@@ -1,5 +1,6 @@
 """The node under test and a client that plays camera and consumer, spun in the background."""
 
+import contextlib
 import threading
 import time
 
@@ -179,9 +180,7 @@ class Bench:
         return self.call(ChangeState, 'stereo_pose/change_state', request).success
 
     def state(self) -> str:
-        return self.call(
-            GetState, 'stereo_pose/get_state', GetState.Request()
-        ).current_state.label
+        return self.call(GetState, 'stereo_pose/get_state', GetState.Request()).current_state.label
 
     def set_parameter(self, name: str, value):
         """Result (successful, reason) of setting one parameter from outside."""
@@ -204,7 +203,5 @@ class Bench:
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
+    with contextlib.suppress(ExternalShutdownException):
         executor.spin()
-    except ExternalShutdownException:
-        pass

@@ -8,6 +8,7 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
+from tf2_msgs.srv import FrameGraph
 from tf2_ros import (
     Buffer,
     BufferInterface,
@@ -139,6 +140,17 @@ def test_buffer_forgets_when_the_time_of_its_node_jumps_back(node):
     buffer.set_transform(transform('camera'), 'test')
     buffer.time_jump_callback(None)
     assert not buffer.can_transform('base', 'camera', Time())
+
+
+def test_buffer_of_a_node_answers_with_its_frames(node, spin_until):
+    buffer = Buffer(node=node)
+    buffer.set_transform(transform('camera'), 'test')
+    client = node.create_client(FrameGraph, 'tf2_frames')
+    assert spin_until(client.service_is_ready)
+    answer = client.call_async(FrameGraph.Request())
+    assert spin_until(answer.done)
+    assert answer.result().frame_yaml == buffer.all_frames_as_yaml()
+    assert "parent: 'base'" in answer.result().frame_yaml
 
 
 def test_registered_type_is_transformed():

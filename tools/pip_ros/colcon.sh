@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# colcon build and colcon test of this package against the ROS in .venv, then a look at what was installed.
+# colcon build and colcon test of this package against the ROS in .venv, and a look at the result.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# CMake refuses to export targets that name a folder inside the source, as .venv/include is: hence a
+# CMake refuses to export targets that name a folder inside the source, as .venv is: hence a
 # workspace in which the source is a link.
 workspace=build/colcon
 mkdir -p "$workspace/src"

@@ -12,6 +12,7 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.task import Future
 from rclpy.time import Time
+from tf2_msgs.srv import FrameGraph
 from tf2_py import BufferCore
 
 from tf2_ros.buffer_interface import NO_WAIT, BufferInterface
@@ -23,8 +24,8 @@ BACKWARD_JUMP = Duration(seconds=3.0)  # the clock went back this far: a bag loo
 class Buffer(BufferCore, BufferInterface):
     """Keeps transforms, waits for them, and forgets them when the node's time jumps back.
 
-    With a `node` it follows the node's clock and offers the service tf2_frames, where
-    tf2_msgs has it.
+    With a `node` it follows the node's clock and offers the service tf2_frames with
+    all frames as YAML.
     """
 
     def __init__(self, cache_time: Duration | None = None, node: Node | None = None) -> None:
@@ -34,7 +35,7 @@ class Buffer(BufferCore, BufferInterface):
         self._callbacks_to_remove: list[Callable[[], None]] = []
         self._callbacks_lock = threading.RLock()
         if node is not None:
-            self._offer_frames(node)
+            self.srv = node.create_service(FrameGraph, 'tf2_frames', self._answer_frames)
         self.clock = Clock() if node is None else node.get_clock()
         threshold = JumpThreshold(
             min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=True
@@ -43,16 +44,11 @@ class Buffer(BufferCore, BufferInterface):
             threshold, post_callback=self.time_jump_callback
         )
 
-    def _offer_frames(self, node: Node) -> None:
-        try:
-            from tf2_msgs.srv import FrameGraph
-        except ImportError:  # tf2_msgs was built with its messages only
-            return
-        self.srv = node.create_service(
-            FrameGraph,
-            'tf2_frames',
-            lambda _request, _response: FrameGraph.Response(frame_yaml=self.all_frames_as_yaml()),
-        )
+    def _answer_frames(
+        self, request: FrameGraph.Request, response: FrameGraph.Response
+    ) -> FrameGraph.Response:
+        response.frame_yaml = self.all_frames_as_yaml()
+        return response
 
     def time_jump_callback(self, time_jump: TimeJump) -> None:
         """Forget all transforms, which belong to another time."""
