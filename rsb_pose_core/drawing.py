@@ -1,13 +1,13 @@
 """Pictures of what was found: skeletons on images, and skeletons in space beside the truth."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
 from rsb_pose_core.people import JointState, PersonPose, TrackState
@@ -80,12 +80,11 @@ def skeleton_figure(
     Once from the camera's side and once from above; the truth is grey and dashed.
     """
     figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib's canvas and 3D axes have no types
     for index, (name, elevation, azimuth) in enumerate(
         (('from the side', 12.0, -60.0), ('from above', 88.0, -90.0))
     ):
-        axes = figure.add_subplot(1, 2, index + 1, projection='3d')
-        assert isinstance(axes, Axes3D)
+        axes: Any = figure.add_subplot(1, 2, index + 1, projection='3d')
         for pose in truth_m:
             _plot_pose(axes, pose, skeleton, truth=True)
         for pose in predicted_m:
@@ -155,7 +154,7 @@ def _draw_box(canvas: Image, person: PersonPose, view: str, size: int) -> None:
     cv2.rectangle(canvas, corner, opposite, LOST, size)
 
 
-def _plot_pose(axes: Axes3D, pose: Array, skeleton: Skeleton, *, truth: bool) -> None:
+def _plot_pose(axes: Any, pose: Array, skeleton: Skeleton, *, truth: bool) -> None:
     """Optical axes (x right, y down, z forward) to a room's: x right, y forward, z up."""
     room = np.stack([pose[:, 0], pose[:, 2], -pose[:, 1]], axis=1)
     for (parent, child), color in zip(skeleton.bones, bone_colors(skeleton), strict=True):
@@ -169,7 +168,7 @@ def _plot_pose(axes: Axes3D, pose: Array, skeleton: Skeleton, *, truth: bool) ->
             axes.plot(*ends, color=darker, linewidth=2.5)
 
 
-def _set_limits(axes: Axes3D, poses: Sequence[Array]) -> None:
+def _set_limits(axes: Any, poses: Sequence[Array]) -> None:
     """Equal scales on all axes, everything inside."""
     axes.set_xlabel('x right (m)')
     axes.set_ylabel('z forward (m)')

@@ -40,6 +40,11 @@ _PROGRESS_S = 0.2
 _SETTLED_S = 3.0  # without a new frame, once the player has ended
 
 
+def seen_people(frame: HumanPose3DArray) -> list[HumanPose3D]:
+    """Those of whom something was seen in this frame: LOST tracks left out."""
+    return [person for person in frame.people if person.track_state != HumanPose3D.TRACK_LOST]
+
+
 class EvaluationError(RsbPoseError):
     """There is nothing to report on. The message is one sentence."""
 
@@ -67,11 +72,7 @@ class BagEvaluator(Node):
     @property
     def poses(self) -> int:
         """People found, those of whom nothing was seen left out."""
-        return sum(
-            person.track_state != HumanPose3D.TRACK_LOST
-            for frame in self.frames
-            for person in frame.people
-        )
+        return sum(len(seen_people(frame)) for frame in self.frames)
 
     @property
     def settled(self) -> bool:

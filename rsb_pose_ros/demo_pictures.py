@@ -14,7 +14,7 @@ from rsb_pose_core.drawing import draw_people, skeleton_figure
 from rsb_pose_core.geometry import project
 from rsb_pose_core.rectification import StereoRectifier
 from rsb_pose_core.skeleton import H36M_17
-from rsb_pose_ros.bag_evaluator import TRUTH_TOPIC
+from rsb_pose_ros.bag_evaluator import TRUTH_TOPIC, seen_people
 from rsb_pose_ros.bags import Bag, BagError, message_class
 from rsb_pose_ros.camera_info import RectifierSource
 from rsb_pose_ros.images import image_to_rgb
@@ -92,7 +92,7 @@ def draw_view(view: View, rectifier: StereoRectifier, frames: Frames) -> RgbImag
     if message is None:
         caption = 'dropped: the node was busy with an older pair'
     else:
-        caption = f'{len(people)} found, {message.latency_ms:.0f} ms; thin: truth'
+        caption = f'{len(seen_people(message))} found, {message.latency_ms:.0f} ms; thin: truth'
     for color, width in ((_PAPER, 3), (_INK, 1)):
         font = cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(picture, caption, (6, 16), font, 0.45, color, width, cv2.LINE_AA)
@@ -101,7 +101,7 @@ def draw_view(view: View, rectifier: StereoRectifier, frames: Frames) -> RgbImag
 
 def write_skeletons(path: Path, bag: Bag, topics: StereoTopics, frames: Frames) -> None:
     """A few moments, one a row: the left view, and beside it poses and truth in 3D."""
-    found = [stamp for stamp, frame in sorted(frames.items()) if frame.people]
+    found = [stamp for stamp, frame in sorted(frames.items()) if seen_people(frame)]
     picks = np.linspace(0, len(found) - 1, _INSTANTS + 2).round().astype(int)[1:-1]
     stamps = {found[pick] for pick in picks} if found else set()
     rectifier = read_rectifier(bag, topics)
@@ -111,7 +111,7 @@ def write_skeletons(path: Path, bag: Bag, topics: StereoTopics, frames: Frames) 
             picture = draw_view(view, rectifier, frames)
             scale = _FIGURE_SIZE[1] / picture.shape[0]
             picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            poses = [joint_positions(person) for person in frames[view.stamp_ns].people]
+            poses = [joint_positions(person) for person in seen_people(frames[view.stamp_ns])]
             space = skeleton_figure(poses, view.truth_m, size=_FIGURE_SIZE)
             rows.append(np.concatenate([picture, space], axis=1))
     if rows:
