@@ -36,10 +36,10 @@ from rsb_pose_core.synthesis.people import Casting
 from rsb_pose_core.synthesis.shards import SEEDS, SHAPES
 from rsb_pose_core.synthesis.textures import TextureBank
 from rsb_pose_ros.msg import HumanPose3D, Joint3D
+from rsb_pose_ros.processes import share_file
 
 FRAME_ID = 'stereo_left_optical'
 START_NS = 1_790_000_000_000_000_000
-MESSAGES = Path(__file__).resolve().parents[1] / 'msg'
 # visibility in the left view -> state of the true joint
 STATES = (Joint3D.MEASURED, Joint3D.INFERRED, Joint3D.INFERRED, Joint3D.MISSING)
 
@@ -107,7 +107,7 @@ def truth(frame: Frame, stamp_ns: int) -> HumanPose3D:
 def message_types() -> Typestore:
     """ROS 2 Jazzy's message types and ours, for the bag's schema records."""
     store = get_typestore(Stores.ROS2_JAZZY)
-    for file in sorted(MESSAGES.glob('*.msg')):
+    for file in sorted(share_file('msg').glob('*.msg')):
         store.register(get_types_from_msg(file.read_text(), f'rsb_pose_ros/msg/{file.stem}'))
     return store
 
