@@ -5,6 +5,7 @@ import torch
 from jaxtyping import install_import_hook
 
 install_import_hook('rsb_pose_core', 'type_checker.check')
+torch.set_num_threads(1)  # tests are small, and on a busy machine threads wait for each other
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
