@@ -14,10 +14,17 @@ from rsb_pose_core.cropping import StereoCrop
 from rsb_pose_core.detection import Box
 from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.geometry import project
-from rsb_pose_core.models.rsb_pose import StereoHeatmaps, crop_to_heatmap
+from rsb_pose_core.models import MODELS
+from rsb_pose_core.models.rsb_pose import StereoHeatmaps, co_keypoints, crop_to_heatmap
 from rsb_pose_core.models.stereo_volume import DisparityRange
 from rsb_pose_core.people import JointState, PersonPose, TrackState
-from rsb_pose_core.pipeline import ImageError, PipelineSettings, StereoPosePipeline, load_pipeline
+from rsb_pose_core.pipeline import (
+    ImageError,
+    PipelineSettings,
+    StereoPosePipeline,
+    has_fast_bfloat16,
+    load_pipeline,
+)
 from rsb_pose_core.tracking import PersonGate, TrackerSettings
 
 RANGE = DisparityRange(-7, 8)
@@ -407,3 +414,21 @@ def test_missing_weights_and_unknown_detectors_are_told(tmp_path: object) -> Non
         load_pipeline(f'{tmp_path}/absent.safetensors', detector=Boxes())
     with pytest.raises(RsbPoseError, match="no person detector 'yolo', expected one of hog"):
         load_pipeline(f'{tmp_path}/absent.safetensors', detector='yolo')
+
+
+def test_bfloat16_moves_joints_by_less_than_half_a_crop_pixel():
+    torch.manual_seed(0)
+    model = MODELS['lite']().eval()
+    left, right = torch.rand(2, 1, 3, 256, 256)
+    keypoints = []
+    for enabled in (False, True):
+        with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            keypoints.append(co_keypoints(model(left, right)).uvd)
+    assert keypoints[1].dtype == torch.float32
+    assert (keypoints[1] - keypoints[0]).abs().max() < 0.5
+    assert (keypoints[1] - keypoints[0]).abs().max() > 0
+
+
+def test_only_a_cpu_with_the_instructions_computes_in_bfloat16():
+    assert not has_fast_bfloat16(torch.device('cuda'))
+    assert has_fast_bfloat16(torch.device('cpu')) == torch.cpu._is_avx512_bf16_supported()

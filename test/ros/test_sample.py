@@ -14,9 +14,11 @@ from rsb_pose_core.detection import Box
 from rsb_pose_core.disparity import coarse_disparity, disparity_limits
 from rsb_pose_core.geometry import project, triangulate
 from rsb_pose_core.models.rsb_pose import STRIDE
+from rsb_pose_core.pipeline import load_pipeline
 from rsb_pose_core.rectification import StereoRectifier
 from rsb_pose_ros.bags import open_bag
 from rsb_pose_ros.camera_info import camera_model
+from rsb_pose_ros.loading import default_weights
 from rsb_pose_ros.msg import HumanPose3D, Joint3D
 
 BAG = Path(__file__).resolve().parents[2] / 'samples' / 'walk_and_reach'
@@ -104,3 +106,20 @@ def test_coarse_disparity_brings_the_joints_into_the_range_of_the_volume(sample)
     print(f'{100 * share:.2f} % of the joints lie within planes {DISPARITIES}')
     assert share >= 0.99
     assert max(map(abs, offsets)) < 1.5
+
+
+def test_shipped_weights_find_the_person_and_err_by_less_than_150_mm(sample):
+    """The pipeline as shipped, without ROS: detector, tracker, network and refiner."""
+    rectifier, stamps, frames = sample
+    pipeline = load_pipeline(default_weights())
+    errors, found = [], 0
+    for stamp, (left, right, truth) in zip(stamps[::10], frames, strict=True):
+        views = [np.ascontiguousarray(view[..., ::-1]) for view in rectifier.rectify(left, right)]
+        result = pipeline.process(*views, rectifier.calibration, stamp * 1e-9)
+        people = [p for p in result.people if np.isfinite(p.xyz_m).any()]
+        assert len(people) <= 1, 'there is one person in the sample'
+        for person in people:
+            errors.append(np.linalg.norm(person.xyz_m - joints(truth), axis=1) * 1000)
+            found += 1
+    assert found >= 0.7 * len(frames)
+    assert np.nanmedian(np.concatenate(errors)) < 150
