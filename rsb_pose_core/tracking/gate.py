@@ -20,8 +20,8 @@ class PersonGate:
     for noise; the range of the pelvis' depth in metres.
     """
 
-    new_confidence: float = 0.3
-    kept_confidence: float = 0.2
+    new_confidence: float = 0.4
+    kept_confidence: float = 0.25
     seen_joints: int = 5
     longest_bone_m: float = 0.9
     longest_reach_m: float = 1.6
