@@ -38,6 +38,7 @@ from rsb_pose_ros.report import (
 TRUTH_TOPIC = '/ground_truth/human_pose3d'
 _PROGRESS_S = 0.2
 _SETTLED_S = 3.0  # without a new frame, once the player has ended
+_GIVEN_UP_S = 8.0
 
 
 def seen_people(frame: HumanPose3DArray) -> list[HumanPose3D]:
@@ -76,12 +77,16 @@ class BagEvaluator(Node):
 
     @property
     def settled(self) -> bool:
-        """Whether the node is through with its pairs and all its counts and frames are here."""
+        """Whether the node is through with its pairs and all its counts and frames are here.
+
+        A message can be lost on the way: what has not come after a while is not waited for.
+        """
+        quiet_s = time.monotonic() - self.changed_s
         through = self.count('pairs_matched') == (
             self.count('pairs_processed') + self.count('pairs_dropped')
         )
         complete = len(self.frames) >= self.count('pairs_processed')
-        return through and complete and time.monotonic() - self.changed_s > _SETTLED_S
+        return quiet_s > (_SETTLED_S if through and complete else _GIVEN_UP_S)
 
     def progress(self) -> dict[str, Any]:
         """Latest counts, for a progress line."""
