@@ -96,6 +96,7 @@ class BagEvaluator(Node):
             'pairs_processed': len(self.frames),
             'poses': self.poses,
             'latency_ms': None if newest is None else round(float(newest.latency_ms), 1),
+            'connected': self.count_publishers(PEOPLE_TOPIC) > 0,
             'fault': self.diagnostics.get('fault', ''),
         }
 

@@ -24,6 +24,8 @@ from rsb_pose_ros.report import not_finite, table_text
 from rsb_pose_ros.topics import StereoTopics
 
 _LIMIT_S = 300.0
+_CONNECT_LIMIT_S = 60.0
+_CONNECT_SETTLE_S = 1.0  # the node learns of the evaluator a little later than the reverse
 _DOMAINS = range(40, 100)  # ports below the range that the system gives away
 
 
@@ -84,13 +86,32 @@ def start(options: argparse.Namespace, topics: StereoTopics, node: Sequence[str]
         return Child(name, command, environment, logs / f'{name}.log')
 
     python = [sys.executable, '-m']
-    evaluator = [*python, 'rsb_pose_ros.bag_evaluator', '--out', str(options.out), '--progress']
-    player = [*python, 'rsb_pose_ros.bag_player', str(options.bag), '--rate', options.rate]
-    return Run(
-        child('evaluator', [*evaluator, '--player-report', str(sent)]),
-        child('node', [*node, *node_arguments(topics, options.weights)]),
-        child('player', [*player, '--report', str(sent), '--progress']),
-    )
+    evaluator_command = [*python, 'rsb_pose_ros.bag_evaluator', '--out', str(options.out)]
+    player_command = [*python, 'rsb_pose_ros.bag_player', str(options.bag), '--rate', options.rate]
+    evaluator_command += ['--progress', '--player-report', str(sent)]
+    evaluator = child('evaluator', evaluator_command)
+    worker = child('node', [*node, *node_arguments(topics, options.weights)])
+    try:
+        _await_connection(evaluator, worker)
+    except BaseException:
+        evaluator.stop()
+        worker.stop()
+        raise
+    player = child('player', [*player_command, '--report', str(sent), '--progress'])
+    return Run(evaluator, worker, player)
+
+
+def _await_connection(evaluator: Child, node: Child) -> None:
+    """Wait until the evaluator knows the node's poses: what came before would be lost to it.
+
+    Ends early where something failed; watch() tells what.
+    """
+    end_s = time.monotonic() + _CONNECT_LIMIT_S
+    while time.monotonic() < end_s and not evaluator.status.get('connected'):
+        failed = evaluator.status.get('fault', '').startswith(TRANSITION_FAILED)
+        if failed or node.exit_status is not None or evaluator.wait(0.1) is not None:
+            return
+    time.sleep(_CONNECT_SETTLE_S)
 
 
 def watch(run: Run, expected_pairs: int) -> None:
