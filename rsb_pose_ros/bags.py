@@ -1,4 +1,4 @@
-"""Reading rosbag2 recordings (mcap, sqlite3) without ROS's own rosbag2."""
+"""Rosbag2 recordings (mcap, sqlite3) without ROS's own rosbag2."""
 
 import importlib
 from collections.abc import Iterator
@@ -9,8 +9,11 @@ from typing import Any
 
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from rsb_pose_core.errors import RsbPoseError
+from rsb_pose_ros.processes import share_file
 
 
 class BagError(RsbPoseError):
@@ -107,3 +110,11 @@ def message_class(kind: str) -> Any:
         raise BagError(
             f'the message type {kind} is not installed; build or install its package'
         ) from error
+
+
+def message_types() -> Typestore:
+    """ROS 2 Jazzy's message types and ours, for the schemas of a bag that is written."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for file in sorted(share_file('msg').glob('*.msg')):
+        store.register(get_types_from_msg(file.read_text(), f'rsb_pose_ros/msg/{file.stem}'))
+    return store

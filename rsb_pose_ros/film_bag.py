@@ -14,8 +14,6 @@ import numpy as np
 from geometry_msgs.msg import Point
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Header
 from tqdm import tqdm
@@ -35,8 +33,8 @@ from rsb_pose_core.synthesis.motion import Clip, read_motion, split_of
 from rsb_pose_core.synthesis.people import Casting
 from rsb_pose_core.synthesis.shards import SEEDS, SHAPES
 from rsb_pose_core.synthesis.textures import TextureBank
+from rsb_pose_ros.bags import message_types
 from rsb_pose_ros.msg import HumanPose3D, Joint3D
-from rsb_pose_ros.processes import share_file
 
 FRAME_ID = 'stereo_left_optical'
 START_NS = 1_790_000_000_000_000_000
@@ -102,14 +100,6 @@ def truth(frame: Frame, stamp_ns: int) -> HumanPose3D:
             )
         )  # fmt: skip
     return message
-
-
-def message_types() -> Typestore:
-    """ROS 2 Jazzy's message types and ours, for the bag's schema records."""
-    store = get_typestore(Stores.ROS2_JAZZY)
-    for file in sorted(share_file('msg').glob('*.msg')):
-        store.register(get_types_from_msg(file.read_text(), f'rsb_pose_ros/msg/{file.stem}'))
-    return store
 
 
 def write_film(film: StereoFilm, path: Path, quality: int) -> None:

@@ -15,7 +15,7 @@ from rsb_pose_core.rectification import CameraModel, StereoRectifier
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.synthesis import rotations
 from rsb_pose_core.synthesis.draw import Draw
-from rsb_pose_core.synthesis.motion import Clip
+from rsb_pose_core.synthesis.motion import Clip, with_arms
 from rsb_pose_core.synthesis.pairs import visibility
 from rsb_pose_core.synthesis.people import Casting, People
 from rsb_pose_core.synthesis.render import Pictures, Renderer
@@ -100,7 +100,11 @@ def act(takes: list[Take], rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
         time_s = take.first_s + np.arange(count) / rate_hz
         joints = _at(take.clip, time_s)
         if take.arms is not None:
-            joints = _with_arms(joints, _at(take.arms, time_s))
+            own, donor = (
+                torch.as_tensor(pose, dtype=torch.float32)
+                for pose in (joints, _at(take.arms, time_s))
+            )
+            joints = with_arms(own, donor).double().numpy()
         pelvis = joints[:, H36M_17.root]
         ahead = _facing(joints[0]) if take.arms is None else _facing(joints[: count // 2].mean(0))
         walked = pelvis[-1] - pelvis[0]
@@ -127,28 +131,6 @@ def _facing(joints: np.ndarray) -> float:
     """Heading of a pose (17, 3) about y: 0 looks along +z."""
     across = joints[H36M_17.index('left_hip')] - joints[H36M_17.index('right_hip')]
     return math.atan2(-across[2], across[0])
-
-
-def _with_arms(joints: np.ndarray, donor: np.ndarray) -> np.ndarray:
-    """Poses whose arms come from other poses, turned with the chest."""
-    own, other = (torch.as_tensor(value, dtype=torch.float32) for value in (joints, donor))
-
-    def chest(pose: Tensor) -> Tensor:
-        left, right, neck, spine = (
-            pose[:, H36M_17.index(name)]
-            for name in ('left_shoulder', 'right_shoulder', 'neck', 'spine')
-        )
-        return rotations.frame(left - right, neck - spine)
-
-    turn = chest(own) @ chest(other).mT
-    mixed = own.clone()
-    for side in ('left', 'right'):
-        shoulder = H36M_17.index(f'{side}_shoulder')
-        for joint in ('elbow', 'wrist'):
-            k = H36M_17.index(f'{side}_{joint}')
-            arm = (turn @ (other[:, k] - other[:, shoulder])[..., None])[..., 0]
-            mixed[:, k] = own[:, shoulder] + arm
-    return mixed.numpy().astype(np.float64)
 
 
 def _blend(parts: list[np.ndarray], rate_hz: float, dims: int) -> np.ndarray:
@@ -284,9 +266,8 @@ class StereoFilm:
         pixel = uv.round().long()
         limit = torch.tensor([view.width, view.height])
         outside = ((pixel < 0) | (pixel >= limit)).any(-1)
-        code = visibility(uv, seen[..., 2], outside, picture.depth_m, picture.person == 0)[
-            0
-        ].numpy()
+        own = picture.person == 0
+        code = visibility(uv, seen[..., 2], outside, picture.depth_m, own)[0].numpy()
         xyz = seen[0].double() @ torch.as_tensor(self.head.left.r).T
         uvd = project(xyz, calibration).numpy()
         u, v = uvd[:, 0], uvd[:, 1]

@@ -118,6 +118,28 @@ def _deepmimic_clip(name: str, frames: list[list[float]], skeleton: list[dict]) 
     return Clip(name, joints, 1.0 / float(values[0, 0]))
 
 
+def chest_frame(joints_m: Tensor) -> Tensor:
+    """Axes (B, 3, 3) of the chests of poses (B, 17, 3): columns left, up, front."""
+    left, right, neck, spine = (
+        joints_m[:, H36M_17.index(name)]
+        for name in ('left_shoulder', 'right_shoulder', 'neck', 'spine')
+    )
+    return rotations.frame(left - right, neck - spine)
+
+
+def with_arms(joints_m: Tensor, donor_m: Tensor) -> Tensor:
+    """Poses (B, 17, 3) whose arms come from other poses, turned with the chest."""
+    turn = chest_frame(joints_m) @ chest_frame(donor_m).mT
+    mixed = joints_m.clone()
+    for side in ('left', 'right'):
+        shoulder = H36M_17.index(f'{side}_shoulder')
+        for joint in ('elbow', 'wrist'):
+            k = H36M_17.index(f'{side}_{joint}')
+            arm = donor_m[:, k] - donor_m[:, shoulder]
+            mixed[:, k] = joints_m[:, shoulder] + (turn @ arm[..., None])[..., 0]
+    return mixed
+
+
 def retarget(body: Body, heads: Tensor, joints_m: Tensor) -> tuple[Tensor, Tensor]:
     """Rotations that give bodies the poses of other skeletons.
 
@@ -138,8 +160,7 @@ def retarget(body: Body, heads: Tensor, joints_m: Tensor) -> tuple[Tensor, Tenso
     pelvis = rotations.frame(
         joint('left_hip') - joint('right_hip'), joint('spine') - joint('pelvis')
     )
-    up = joint('neck') - joint('spine')
-    chest = rotations.frame(joint('left_shoulder') - joint('right_shoulder'), up)
+    chest = chest_frame(joints_m)
     root = pelvis
     axis, angle = rotations.log(pelvis.mT @ chest)
     spine = ('spine04', 'spine03', 'spine02', 'spine01')

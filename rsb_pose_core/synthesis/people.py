@@ -11,7 +11,7 @@ from rsb_pose_core.synthesis import rotations
 from rsb_pose_core.synthesis.body import Body, transform
 from rsb_pose_core.synthesis.clothing import MATERIALS, Outfit, Tailor
 from rsb_pose_core.synthesis.draw import Draw
-from rsb_pose_core.synthesis.motion import retarget
+from rsb_pose_core.synthesis.motion import retarget, with_arms
 from rsb_pose_core.synthesis.textures import TextureBank
 
 SKIN_TONES = ((0.80, 0.56, 0.45), (0.70, 0.44, 0.32), (0.52, 0.30, 0.19), (0.33, 0.17, 0.095),
@@ -83,19 +83,8 @@ def sample_poses(poses_m: np.ndarray, count: int, draw: Draw) -> Tensor:
     pose = torch.as_tensor(poses_m[index], dtype=torch.float32, device=draw.device)
     donor = torch.as_tensor(poses_m[other], dtype=torch.float32, device=draw.device)
 
-    def chest(p: Tensor) -> Tensor:
-        across = p[:, H36M_17.index('left_shoulder')] - p[:, H36M_17.index('right_shoulder')]
-        return rotations.frame(across, p[:, H36M_17.index('neck')] - p[:, H36M_17.index('spine')])
-
-    turn = chest(pose) @ chest(donor).mT
-    swap = draw.chance(0.35, count)[:, None]
-    mixed = pose.clone()
-    for side in ('left', 'right'):
-        at = mixed[:, H36M_17.index(f'{side}_shoulder')]
-        for joint in ('elbow', 'wrist'):
-            k = H36M_17.index(f'{side}_{joint}')
-            arm = donor[:, k] - donor[:, H36M_17.index(f'{side}_shoulder')]
-            mixed[:, k] = torch.where(swap, at + (turn @ arm[..., None])[..., 0], mixed[:, k])
+    swap = draw.chance(0.35, count)[:, None, None]
+    mixed = torch.where(swap, with_arms(pose, donor), pose)
     mixed = mixed + 0.025 * draw.uniform(0.0, 1.0, count, 1, 1) * draw.normal(count, 17, 3)
     mirrored = mixed[:, list(H36M_17.mirror)] * mixed.new_tensor([-1.0, 1.0, 1.0])
     return torch.where(draw.chance(0.5, count)[:, None, None], mirrored, mixed)

@@ -17,6 +17,7 @@ from rsb_pose_core.errors import DataError
 from rsb_pose_core.models import PoseTransformer, co_keypoints
 from rsb_pose_core.models.pose_transformer import iterative_recovery
 from rsb_pose_core.skeleton import H36M_17
+from rsb_pose_core.synthesis.rotations import about_x, about_y
 from rsb_pose_core.training.augmentation import Augmentation, training_batch
 from rsb_pose_core.training.losses import triangulate_clamped
 from rsb_pose_core.training.pool import PairPool
@@ -67,14 +68,7 @@ def turn_poses(poses: Poses, generator: torch.Generator) -> Poses:
     count = len(poses)
     yaw = 2 * torch.pi * torch.rand(count, generator=generator)
     pitch = 0.25 * torch.randn(count, generator=generator)
-    zero, one = torch.zeros(count), torch.ones(count)
-    about_y = torch.stack(
-        [yaw.cos(), zero, yaw.sin(), zero, one, zero, -yaw.sin(), zero, yaw.cos()], -1
-    ).view(count, 3, 3)
-    about_x = torch.stack(
-        [one, zero, zero, zero, pitch.cos(), -pitch.sin(), zero, pitch.sin(), pitch.cos()], -1
-    ).view(count, 3, 3)
-    turned = poses @ (about_x @ about_y).transpose(1, 2)
+    turned = poses @ (about_x(pitch) @ about_y(yaw)).mT
     turned = turned * (1 + 0.06 * torch.randn(count, 1, 1, generator=generator))
     mirrored = turned[:, list(H36M_17.mirror)] * turned.new_tensor([-1.0, 1.0, 1.0])
     chosen = torch.rand(count, 1, 1, generator=generator) < 0.5

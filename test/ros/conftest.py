@@ -27,3 +27,13 @@ def ros_domain(request):
     rclpy.init(args=[], domain_id=domain_id)
     yield domain_id
     rclpy.try_shutdown()
+
+
+@pytest.fixture
+def bench(ros_domain):
+    """A node with an oracle, connected to what it hears and says."""
+    from bench import Bench
+
+    with Bench() as running:
+        running.connect()
+        yield running

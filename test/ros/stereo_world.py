@@ -13,13 +13,13 @@ import numpy as np
 from geometry_msgs.msg import Point
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from rsb_pose_core.detection import Box
 from rsb_pose_core.people import FrameResult, PersonPose, TrackState
 from rsb_pose_core.skeleton import H36M_17
+from rsb_pose_ros.bags import message_types
 from rsb_pose_ros.images import rgb_to_image
 from rsb_pose_ros.loading import LoadedPipeline
 from rsb_pose_ros.msg import HumanPose3D, Joint3D
@@ -167,10 +167,7 @@ def truth(index: int, stamp_ns: int) -> HumanPose3D:
 
 def write_bag(path: Path, pairs: int, *, compressed: bool = True, with_right: bool = True) -> Path:
     """A small mcap bag of the board, with the sample's topics."""
-    store = get_typestore(Stores.ROS2_JAZZY)
-    folder = Path(__file__).resolve().parents[2] / 'msg'
-    for file in sorted(folder.glob('*.msg')):
-        store.register(get_types_from_msg(file.read_text(), f'rsb_pose_ros/msg/{file.stem}'))
+    store = message_types()
     kind = 'sensor_msgs/msg/CompressedImage' if compressed else 'sensor_msgs/msg/Image'
     make, suffix = (compressed_image, '/compressed') if compressed else (image, '')
     views = ('left', 'right') if with_right else ('left',)

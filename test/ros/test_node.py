@@ -32,13 +32,6 @@ from rsb_pose_ros.people import joint_positions
 pytestmark = pytest.mark.usefixtures('ros_domain')
 
 
-@pytest.fixture
-def bench():
-    with Bench() as running:
-        running.connect()
-        yield running
-
-
 def grey_image(stamp: int) -> Image:
     return rgb_to_image(np.full((HEIGHT, WIDTH, 3), 90, np.uint8), stamped(stamp))
 

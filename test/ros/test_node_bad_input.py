@@ -11,13 +11,6 @@ from rsb_pose_ros.images import rgb_to_image
 pytestmark = pytest.mark.usefixtures('ros_domain')
 
 
-@pytest.fixture
-def bench():
-    with Bench() as running:
-        running.connect()
-        yield running
-
-
 def test_missing_camera_info_names_topics_and_publishers_and_recovers():
     with Bench(silence_timeout_s=0.5) as bench:
         bench.connect()
