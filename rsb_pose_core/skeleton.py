@@ -48,3 +48,15 @@ H36M_17 = Skeleton(
     parents=(1, 2, 6, 6, 3, 4, -1, 6, 7, 16, 11, 12, 8, 8, 13, 14, 8),
     mirror=(5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10, 16),
 )  # fmt: skip
+
+# COCO's 17 keypoints in COCO's order; the nose is the root as there is no pelvis.
+COCO_17 = Skeleton(
+    name='coco_17',
+    joint_names=(
+        'nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear', 'left_shoulder',
+        'right_shoulder', 'left_elbow', 'right_elbow', 'left_wrist', 'right_wrist', 'left_hip',
+        'right_hip', 'left_knee', 'right_knee', 'left_ankle', 'right_ankle',
+    ),
+    parents=(-1, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
+    mirror=(0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15),
+)  # fmt: skip

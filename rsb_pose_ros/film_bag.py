@@ -22,6 +22,7 @@ from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.rectification import CameraModel
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.synthesis.body import Body
+from rsb_pose_core.synthesis.clips import Clip, read_motion, split_of
 from rsb_pose_core.synthesis.film import (
     Frame,
     StereoFilm,
@@ -29,10 +30,11 @@ from rsb_pose_core.synthesis.film import (
     act,
     mhad_like_head,
 )
-from rsb_pose_core.synthesis.motion import Clip, read_motion, split_of
+from rsb_pose_core.synthesis.lighting import LightBank
 from rsb_pose_core.synthesis.people import Casting
-from rsb_pose_core.synthesis.shards import SEEDS, SHAPES
-from rsb_pose_core.synthesis.textures import TextureBank
+from rsb_pose_core.synthesis.shards import SEEDS
+from rsb_pose_core.synthesis.textures import TextureBank, read_pictures
+from rsb_pose_core.synthesis.wardrobe import Wardrobe
 from rsb_pose_ros.bags import message_types
 from rsb_pose_ros.msg import HumanPose3D, Joint3D
 
@@ -135,7 +137,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog='film_bag', description=__doc__)
     parser.add_argument('--out', type=Path, required=True, help='folder of the new bag')
     parser.add_argument('--motion', type=Path, required=True, help='folder of motion capture')
-    parser.add_argument('--photos', type=Path, help='folder of .hdr panoramas used as textures')
+    parser.add_argument('--photos', type=Path, help='folder of .hdr panoramas: light and textures')
     parser.add_argument('--rate', type=float, default=15.0, help='pairs a second (%(default)s)')
     parser.add_argument('--seed', type=int, default=5, help='person and room (%(default)s)')
     parser.add_argument('--quality', type=int, default=72, help='of the JPEG (%(default)s)')
@@ -147,9 +149,13 @@ def main() -> int:
                 raise RsbPoseError(f'{args.out} exists; give another --out or --force')
             shutil.rmtree(args.out)
         poses, places = act(screenplay(read_motion(args.motion)), args.rate)
-        bank = TextureBank(SEEDS['test'] + args.seed, photo_folder=args.photos, progress=True)
-        casting = Casting(Body(), bank, SHAPES['test'])
-        film = StereoFilm(casting, mhad_like_head(), poses, places, args.rate, args.seed)
+        wardrobe = Wardrobe(body := Body())
+        photos = read_pictures(args.photos, 'test') if args.photos else []
+        bank = TextureBank(SEEDS['test'] + args.seed, pictures=photos, named=wardrobe.pictures())
+        film = StereoFilm(
+            Casting(body, wardrobe, bank, 'test'), bank, LightBank(args.photos, 'test'),
+            mhad_like_head(), poses, places, args.rate, args.seed,
+        )  # fmt: skip
         write_film(film, args.out, args.quality)
     except (RsbPoseError, OSError) as error:
         print(f'film_bag: {error}', file=sys.stderr)

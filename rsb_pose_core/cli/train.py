@@ -1,4 +1,4 @@
-"""`rsb-pose train`: train a network on stored pairs."""
+"""`rsb-pose train`: train a network on stored pairs, or on pairs drawn meanwhile."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ import cv2
 import torch
 
 from rsb_pose_core.training.config import load_config
+from rsb_pose_core.training.sources import BatchSource, RenderedSource, ShardSource
 from rsb_pose_core.training.state import keep_freed_memory
 from rsb_pose_core.training.trainer import Trainer
 
@@ -15,7 +16,13 @@ from rsb_pose_core.training.trainer import Trainer
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Data, output and length of the run."""
     parser.add_argument('--config', type=Path, required=True, help='YAML file of config/train')
-    parser.add_argument('--data', required=True, help="training shards, e.g. 'shards/train_*.npz'")
+    pairs = parser.add_mutually_exclusive_group(required=True)
+    pairs.add_argument('--data', help="training shards, e.g. 'shards/train_*.npz'")
+    pairs.add_argument(
+        '--render', type=Path, metavar='DATA_DIR',
+        help='draw the pairs on the device while the network trains; folder with motion/, hdri/ '
+        'and so on',
+    )  # fmt: skip
     parser.add_argument('--val', help="validation shards, e.g. 'shards/val_*.npz'")
     parser.add_argument('--out', type=Path, required=True, help='directory of the run')
     parser.add_argument('--model', help="lite, lite-baseline or resnet50, instead of the file's")
@@ -44,8 +51,13 @@ def run(args: argparse.Namespace) -> int:
     cv2.setNumThreads(1)  # augmentation runs beside the network
     if args.device == 'cpu':
         keep_freed_memory()
+    source: BatchSource
+    if args.render is not None:
+        source = RenderedSource(config, args.render, args.device)
+    else:
+        source = ShardSource(config, args.data)
     trainer = Trainer(
-        config, args.data, args.val, args.out, device=torch.device(args.device), resume=args.resume
+        config, source, args.val, args.out, device=torch.device(args.device), resume=args.resume
     )
     trainer.run()
     return 0

@@ -1,7 +1,8 @@
-"""What people wear: garments as regions and thickness of the body's skin, hair, skirts and shoes.
+"""Procedural garments: regions and thickness of one shell round the body, and skirts.
 
-A garment is a signed coverage in metres at every vertex (positive inside), so that hems, sleeves
-and necklines cut smoothly between vertices and differ from person to person.
+A garment is a signed coverage in metres at every vertex of the shell (positive inside), so that
+hems, sleeves and necklines cut smoothly between vertices and differ from person to person. All
+garments hang on the same vertices: between top and trousers no pose can open a slit.
 """
 
 import math
@@ -12,140 +13,239 @@ from torch import Tensor
 
 from rsb_pose_core.synthesis.body import Body
 from rsb_pose_core.synthesis.draw import Draw
+from rsb_pose_core.synthesis.layers import Layer, Sheet, welds
+from rsb_pose_core.synthesis.unwrap import Chart, unwrap
 
-# what a fragment shows, from the inside out; the last covering garment wins
-MATERIALS = ('skin', 'trousers', 'top', 'jacket', 'shoes', 'hair', 'eyes')
-ALWAYS, NEVER = 1.0, -1.0
+# materials of a person: garments from the inside out
+MATERIALS = (
+    'skin', 'eyes', 'trousers', 'top', 'jacket', 'shoes', 'sole', 'skirt', 'strands', 'cap',
+    'hat', 'brim', 'upper', 'lower', 'footwear', 'headwear', 'hair',
+)  # fmt: skip
+MATERIAL = {name: i for i, name in enumerate(MATERIALS)}
+SHELL = ('trousers', 'top', 'jacket', 'shoes', 'sole')
+EVERYWHERE, ALWAYS, NEVER = 9.0, 1.0, -1.0
+UNDER_M = 0.03  # how far a garment goes on under the one that covers it
+WAVES = 8
 
 
 @dataclass(frozen=True)
-class Outfit:
-    """Clothes of B people on the body's V vertices."""
+class Style:
+    """How the clothes of B people are cut: (B, 1) each; metres on the mean body."""
 
-    coverage_m: Tensor  # B V 5: trousers, top, jacket, shoes, hair
-    offset_m: Tensor  # B V, along the normal
-    opacity: Tensor  # B V, not drawn where it interpolates to zero or less
-    drawn: Tensor  # B F
+    dressed: Tensor  # bool: in procedural clothes, not in a suit
+    shod: Tensor  # bool: in procedural shoes
+    sleeve: Tensor  # place along the arm, below 0: none
+    hem: Tensor  # height of the top's lower end
+    topless: Tensor  # bool
+    neck: Tensor  # height of the neckline
+    neck_depth: Tensor
+    neck_width: Tensor
+    waist: Tensor  # height of the trousers' upper end
+    leg: Tensor  # place along the leg where trousers end
+    jacket: Tensor  # bool
+    jacket_hem: Tensor
+    jacket_sleeve: Tensor
+    opening: Tensor  # half width of the jacket's opening, below 0: closed
+    shoe: Tensor  # place along the leg where shoes begin
+    loose: Tensor  # 0 tight .. 1
+    wide: Tensor  # 0 tight .. 1, legs
+    thick: Tensor  # of the jacket, 0..1
+    skirt: Tensor  # bool
+    skirt_end: Tensor  # place along the leg
+    flare: Tensor
+    wave: Tensor  # B WAVES 3, of folds, per metre
+    phase: Tensor  # B WAVES 1
+    swell: Tensor  # B WAVES 1
 
-
-class Tailor:
-    """Knows where on the body an arm, a leg, a scalp is, and cuts clothes to it."""
-
-    def __init__(self, body: Body) -> None:
-        self.body = body
-        rest = body.vertices
-        self.x, self.y, self.z = rest.unbind(1)
-        folded = torch.stack([self.x.abs(), self.y, self.z], 1)
-        heads = body.bone_heads
-
-        def along(*bones: str) -> Tensor:
-            """0 at the first bone's head, 1 at the second's, 2 at the third's."""
-            start, middle, end = (heads[body.bone_index[f'{bone}.L']] for bone in bones)
-            first, second = middle - start, end - middle
-            upper = ((folded - start) @ first / first.square().sum()).clamp_max(1)
-            return upper + ((folded - middle) @ second / second.square().sum()).clamp_min(0)
-
-        self.arm = along('upperarm01', 'lowerarm01', 'wrist')
-        self.leg = along('upperleg01', 'lowerleg01', 'foot')
-        self.is_arm = body.bone_weight('upperarm', 'lowerarm', 'wrist', 'finger', 'metacarpal')
-        self.is_leg = body.bone_weight('upperleg', 'lowerleg', 'foot', 'toe')
-        self.is_foot = body.bone_weight('foot', 'toe')
-        self.layer = {name: body.vertex_layer == i for i, name in enumerate(body.layers)}
-        self.face_layer = {name: body.face_layer == i for i, name in enumerate(body.layers)}
-
-    def cut(self, count: int, gender: Tensor, draw: Draw) -> Outfit:
-        """Clothes for `count` people; gender (count,) 0 male .. 1 female."""
+    @staticmethod
+    def sample(female: Tensor, suited: Tensor, shod: Tensor, draw: Draw) -> 'Style':
+        """Clothes for B people: female, suited (in a whole outfit already), shod (B,) bool."""
+        count = len(female)
 
         def pick(low: float, high: float) -> Tensor:
             return draw.uniform(low, high, count, 1)
 
+        def chance(probability: float) -> Tensor:
+            return draw.chance(probability, count, 1)
+
         def when(probability: float, yes: Tensor, no: Tensor) -> Tensor:
-            return torch.where(draw.chance(probability, count, 1), yes, no)
+            return torch.where(chance(probability), yes, no)
 
-        female = (gender > 0.5)[:, None]
-        arm, leg, y = self.arm[None], self.leg[None], self.y[None]
-        is_arm, is_leg = (self.is_arm > 0.45)[None], (self.is_leg > 0.5)[None]
-        everywhere = torch.full_like(y, 9.0)
-
-        skirt = female & draw.chance(0.25, count, 1)
-        # trousers: from the waist to shorts, three quarters or the ankle
-        waist = pick(0.08, 0.19)
-        length = when(0.2, pick(0.35, 1.05), when(0.12, pick(1.3, 1.8), pick(1.86, 2.0)))
-        length = torch.where(skirt, pick(0.1, 0.25), length)
-        trousers = torch.minimum(waist - y, torch.where(is_leg, (length - leg) * 0.4, everywhere))
-        trousers = torch.where(is_arm, NEVER, trousers)
-        # top: sleeves, hem, neckline
-        sleeve = when(0.45, pick(0.25, 0.75), when(0.15, pick(0.0, 0.2), pick(1.7, 2.0)))
-        hem = when(0.1, pick(0.12, 0.2), pick(-0.05, 0.11))
-        depth, width = pick(0.0, 0.1), pick(0.03, 0.07)
-        neck = when(0.12, pick(0.6, 0.65), pick(0.535, 0.575))
-        neck = neck - depth * torch.exp(-((self.x / width) ** 2)) * (self.z > 0)
-        neckline = neck - y + 0.1 * (self.x.abs() - 0.06).clamp_min(0)
-        on_arm = (sleeve - arm) * 0.27
-        trunk = torch.where(is_leg & (y < -0.06), NEVER, y - hem)
-        top = torch.minimum(torch.where(is_arm, on_arm, trunk), neckline)
-        # jacket: open at the front or closed
-        worn = draw.chance(0.25, count, 1)
-        opening = when(0.6, pick(0.01, 0.09), pick(-1.0, -0.9))
-        jacket = torch.where(is_arm, (pick(1.75, 2.0) - arm) * 0.27, y - pick(-0.08, 0.1))
-        jacket = torch.minimum(jacket, pick(0.55, 0.6) - y)
-        front = (self.z > 0)[None] & ~is_arm
-        jacket = torch.where(front, torch.minimum(jacket, self.x.abs() - opening), jacket)
-        jacket = torch.where(worn & ~(is_leg & (y < -0.06)), jacket, NEVER)
-        shoes = torch.where(
-            draw.chance(0.92, count, 1) & (self.is_foot[None] > 0.3),
-            (leg - when(0.3, pick(1.75, 1.9), pick(1.93, 1.98))) * 0.3 + 0.01,
-            NEVER,
+        skirt = female[:, None] & chance(0.28)
+        leg = when(0.22, pick(0.35, 1.1), when(0.12, pick(1.3, 1.8), pick(1.88, 2.03)))
+        wave = torch.nn.functional.normalize(draw.normal(count, WAVES, 3), dim=-1)
+        waist = pick(0.12, 0.23)
+        hem = when(0.1, pick(0.17, 0.26), pick(-0.02, 0.15))
+        return Style(
+            dressed=~suited[:, None],
+            shod=~shod[:, None] & chance(0.9),
+            sleeve=when(0.45, pick(0.3, 0.8), when(0.15, pick(-0.2, 0.1), pick(1.75, 2.02))),
+            hem=torch.where(skirt, waist - 0.03, hem),  # tucked in
+            topless=~female[:, None] & chance(0.04),
+            neck=when(0.12, pick(0.62, 0.66), pick(0.555, 0.60)),
+            neck_depth=when(0.7, pick(0.0, 0.04), pick(0.03, 0.12)),
+            neck_width=pick(0.03, 0.075),
+            waist=waist,
+            leg=torch.where(skirt, pick(0.1, 0.25), leg),
+            jacket=chance(0.28),
+            jacket_hem=when(0.2, pick(-0.3, -0.1), pick(-0.05, 0.13)),
+            jacket_sleeve=when(0.12, pick(-0.2, 0.0), pick(1.8, 2.02)),
+            opening=when(0.6, pick(0.01, 0.09), pick(-1.0, -0.9)),
+            shoe=when(0.3, pick(1.72, 1.88), pick(1.92, 1.98)),
+            loose=pick(0.0, 1.0),
+            wide=pick(0.0, 1.0),
+            thick=pick(0.0, 1.0),
+            skirt=skirt & ~suited[:, None],
+            skirt_end=pick(0.5, 1.8),
+            flare=pick(0.0, 0.09),
+            wave=wave * (2 * math.pi / draw.uniform(0.07, 0.24, count, WAVES, 1)),
+            phase=draw.uniform(0, 2 * math.pi, count, WAVES, 1),
+            swell=draw.normal(count, WAVES, 1) / WAVES**0.5,
         )
-        # hair: a cap on the scalp, strips of long hair, hats drawn as stiff hair
-        bald = draw.chance(0.1, count, 1) & ~female
-        hat = draw.chance(0.1, count, 1)
-        hair = torch.where(bald & ~hat, NEVER, self.body.scalp_m[None] + pick(-0.004, 0.015))
-        hair = torch.where(self.layer['head'] | self.layer['cap'], hair, NEVER)
-        hair = torch.where(self.layer['hair'], ALWAYS, hair)
-        long_hair = torch.where(female, draw.chance(0.6, count, 1), draw.chance(0.05, count, 1))
-        coverage = torch.stack([trousers, top, jacket, shoes, hair], -1)
-        skirt_vertices = self.layer['skirt'][None, :, None]
-        bottom_only = torch.tensor([ALWAYS, NEVER, NEVER, NEVER, NEVER], device=coverage.device)
-        coverage = torch.where(skirt_vertices, bottom_only, coverage)
-        bare = (self.layer['hands'] | self.layer['eyes'])[None, :, None]
-        coverage = torch.where(bare, NEVER, coverage)
 
-        # thickness: the shell lies 8 mm outside the skin; loose cloth stands off and wrinkles
-        loose, wide = pick(0.0, 1.0), pick(0.0, 1.0)
-        wrinkle = self._wrinkles(count, draw)
-        thick_top = 0.004 + loose * (0.01 + 0.03 * (0.35 - y).clamp(0, 0.35) * ~is_arm)
-        thick_trousers = 0.003 + wide * (0.004 + 0.022 * (leg / 1.8).clamp(0, 1.2))
-        offset = torch.where(is_arm | (y > 0.5), -0.006, -0.003) * torch.ones_like(top)
-        for cover, thickness, ripple in (
-            (trousers, thick_trousers, 0.005 * wide),
-            (top, thick_top, 0.007 * loose),
-            (jacket, thick_top + 0.012 + 0.01 * wide, 0.006 * torch.ones_like(loose)),
-        ):
-            share = (cover / 0.02 + 0.5).clamp(0, 1)
-            offset = offset * (1 - share) + share * (thickness + ripple * wrinkle)
-        offset = torch.where(self.layer['shell'], offset, 0.0)
-        offset = torch.where(shoes > 0, 0.006, offset)
-        flare = self.leg.clamp(0, 1.8) * (pick(0.0, 0.08) + 0.01 * wrinkle) + 0.006
-        offset = torch.where(self.layer['skirt'], flare, offset)
-        volume = torch.where(hat, pick(0.012, 0.03), pick(0.003, 0.022))
-        crown = volume * (1 + 0.3 * wrinkle) * (self.body.scalp_m / 0.05 + 0.3).clamp(0.1, 1)
-        offset = torch.where(self.layer['cap'], crown, offset)
+    def folds(self, points_m: Tensor) -> Tensor:
+        """Smooth folds (B, V), about -1..1, at points (V, 3)."""
+        return ((self.wave @ points_m.mT + self.phase).sin() * self.swell).sum(1)
 
-        skirt_end = pick(0.55, 1.75)
-        opacity = torch.where(self.layer['skirt'], (skirt_end - leg) * 0.4, ALWAYS)
-        opacity = torch.where(self.layer['hair'], y - pick(0.28, 0.62), opacity)
-        opacity = torch.where(self.layer['cap'], hair, opacity)
-        drawn = torch.ones(count, len(self.body.faces), dtype=torch.bool, device=y.device)
-        drawn &= ~self.face_layer['skirt'] | skirt
-        drawn &= ~self.face_layer['hair'] | (long_hair & ~hat)
-        drawn &= ~self.face_layer['cap'] | ~(bald & ~hat)
-        return Outfit(coverage, offset, opacity.expand(count, -1), drawn)
 
-    def _wrinkles(self, count: int, draw: Draw) -> Tensor:
-        """Smooth folds (count, V), about -1..1."""
-        wave = torch.nn.functional.normalize(draw.normal(count, 8, 3), dim=-1)
-        wave = wave * (2 * math.pi / draw.uniform(0.07, 0.24, count, 8, 1))
-        phase = torch.einsum('bkd,vd->bkv', wave, self.body.vertices)
-        phase = phase + draw.uniform(0, 2 * math.pi, count, 8, 1)
-        return (phase.sin() * draw.normal(count, 8, 1)).sum(1) / 2.8
+def coverage(style: Style, chart: Chart) -> dict[str, Tensor]:
+    """Signed coverage (B, V) in metres of each garment of SHELL at the points of a chart."""
+    y, arm, leg, x = chart.y[None], chart.arm[None], chart.leg[None], chart.x[None]
+    is_arm, is_leg = (chart.is_arm > 0.45)[None], (chart.is_leg > 0.5)[None]
+    front = (chart.z > 0)[None] & ~is_arm
+    below = is_leg & (y < -0.03)
+    everywhere = torch.full_like(y, EVERYWHERE)
+    bare = (chart.is_head > 0.3)[None]
+
+    def armhole(sleeve: Tensor) -> Tensor:
+        """Sleeves that end there; without sleeves cloth ends where the arm begins."""
+        ends = torch.where(is_arm, (sleeve - arm) * 0.27, everywhere)
+        return torch.where((sleeve < 0.1) & ~is_arm, (0.45 - chart.is_arm[None]) * 0.2, ends)
+
+    trousers = torch.minimum(
+        style.waist - y, torch.where(is_leg, (style.leg - leg) * 0.4, everywhere)
+    )
+    trousers = torch.where(is_arm | ~style.dressed, NEVER, trousers)
+
+    neck = style.neck - style.neck_depth * torch.exp(-((x / style.neck_width) ** 2)) * front
+    neckline = neck - y + 0.1 * (x.abs() - 0.06).clamp_min(0)
+    trunk = torch.where(is_arm, EVERYWHERE, y - style.hem)
+    top = torch.minimum(torch.minimum(trunk, armhole(style.sleeve)), neckline)
+    top = torch.where(style.topless | ~style.dressed, NEVER, top)
+
+    trunk = torch.where(is_arm, EVERYWHERE, y - style.jacket_hem)
+    jacket = torch.minimum(trunk, armhole(style.jacket_sleeve))
+    jacket = torch.minimum(jacket, 0.60 - y + 0.1 * (x.abs() - 0.07).clamp_min(0))
+    # it gapes towards the hem
+    gap = x.abs() - style.opening * (1.25 - 0.9 * (y - 0.05).clamp(0, 0.5))
+    jacket = torch.where(front, torch.minimum(jacket, gap), jacket)
+    jacket = torch.where(style.jacket & style.dressed, jacket, NEVER)
+
+    shoes = torch.where((chart.is_foot[None] > 0.2) | (leg > 1.5), (leg - style.shoe) * 0.3, NEVER)
+    shoes = torch.where(style.shod & is_leg, shoes, NEVER)
+    sole = torch.where(style.shod & (chart.is_foot[None] > 0.5), -0.775 - y, NEVER)
+    made = dict(zip(SHELL, (trousers, top, jacket, shoes, sole), strict=True))
+    made['top'] = torch.where(below & (style.hem > -0.05), NEVER, made['top'])
+    return {name: torch.where(bare, NEVER, value) for name, value in made.items()}
+
+
+def thickness(style: Style, chart: Chart, cover: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Distance (B, V) of each garment of SHELL from the shell, along the normal, metres."""
+    y, arm, leg = chart.y[None], chart.arm[None], chart.leg[None]
+    is_arm = (chart.is_arm > 0.45)[None]
+    points = torch.stack([chart.x, chart.y, chart.z], 1)
+    folds = style.folds(points)
+    loose_arm = 0.022 * (arm / style.sleeve.clamp_min(0.3)).clamp(0, 1.3)
+    top = -0.003 + style.loose * torch.where(
+        is_arm, 0.004 + loose_arm, 0.007 + 0.05 * (0.42 - y).clamp(0, 0.4)
+    )
+    top = top + 0.008 * style.loose * folds
+    trousers = -0.003 + style.wide * (
+        0.005 + 0.035 * (leg / style.leg.clamp_min(0.4)).clamp(0, 1.2) + 0.008 * folds
+    )
+    over = _share(cover['trousers'])
+    top = torch.maximum(top, over * (trousers + 0.003) + (1 - over) * top)
+    inner = torch.maximum(_share(cover['top']) * top, over * trousers)
+    jacket = inner.clamp_min(0) + 0.007 + 0.014 * style.thick + 0.006 * folds.clamp(-0.6, 1)
+    shoes = torch.full_like(top, 0.006)
+    return dict(zip(SHELL, (trousers, top, jacket, shoes, shoes + 0.001), strict=True))
+
+
+def _share(cover: Tensor) -> Tensor:
+    """0 outside a garment .. 1 inside, smooth over two centimetres."""
+    return (cover / 0.02 + 0.5).clamp(0, 1)
+
+
+class Tailor:
+    """Cuts procedural clothes for the shapes of a body."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        self.shell, self.shell_number = self._sheet(body.shell, False)
+        self.skirt, self.skirt_number = self._sheet(body.skirt, True)
+        self.shell_chart = Chart.of(body, self.shell_number)
+        self.skirt_chart = Chart.of(body, self.skirt_number)
+        self.skin_chart = Chart.of(body, body.number)
+
+    def _sheet(self, faces: Tensor, trunk_only: bool) -> tuple[Sheet, Tensor]:
+        number, uv, render = unwrap(self.body, faces, trunk_only=trunk_only)
+        material = torch.zeros(len(render), dtype=torch.long, device=uv.device)
+        return Sheet(self.body.skin[number], uv, render, welds(number), material), number
+
+    def cut(self, style: Style, base_m: Tensor, tiles_per_m: Tensor, shift: Tensor) -> list[Layer]:
+        """Layers for rest bodies (B, 19158, 3).
+
+        tiles_per_m (B, M), shift (B, M, 2): scale and place of the cloths of MATERIALS.
+        """
+        person = torch.arange(len(base_m), device=base_m.device)
+        cover = coverage(style, self.shell_chart)
+        stand_off = thickness(style, self.shell_chart, cover)
+        rest = base_m[:, self.shell_number]
+        normal = self.shell.normals(rest)
+        # cloth is as wide on a child as on an adult
+        tall = (rest[..., 1].amax(1) - rest[..., 1].amin(1)) / 1.45
+
+        def tiles(uv: Tensor, name: str) -> Tensor:
+            scale = (tall * tiles_per_m[:, MATERIAL[name]])[:, None, None]
+            return uv * scale + shift[:, MATERIAL[name], None]
+
+        layers = []
+        hidden_by = torch.full_like(cover['top'], NEVER)
+        for name in reversed(SHELL):
+            drawn = (hidden_by < UNDER_M)[:, self.shell.faces].any(2)
+            layers.append(
+                self._layer(
+                    self.shell, name, person, rest + stand_off[name][..., None] * normal,
+                    cover[name], drawn, tiles(self.shell.uv, name),
+                )
+            )  # fmt: skip
+            if name != 'sole':
+                hidden_by = torch.maximum(hidden_by, cover[name])
+        wearers = style.skirt[:, 0].nonzero()[:, 0]
+        chart = self.skirt_chart
+        rest = base_m[wearers][:, self.skirt_number]
+        folds = style.folds(torch.stack([chart.x, chart.y, chart.z], 1))
+        flare = chart.leg.clamp(0, 1.8) * (style.flare + 0.012 * folds) + 0.004
+        rest = rest + flare[wearers, :, None] * self.skirt.normals(rest)
+        end = (style.skirt_end - chart.leg) * 0.4
+        cover_skirt = torch.minimum(end, style.waist + 0.01 - chart.y)
+        layers.append(
+            self._layer(
+                self.skirt, 'skirt', wearers, rest, cover_skirt[wearers], None,
+                tiles(self.skirt.uv, 'skirt')[wearers],
+            )
+        )  # fmt: skip
+        return layers
+
+    def _layer(
+        self, sheet: Sheet, name: str, person: Tensor, rest: Tensor, cover: Tensor,
+        drawn: Tensor | None, uv: Tensor,
+    ) -> Layer:  # fmt: skip
+        material = torch.full_like(sheet.material, MATERIAL[name])
+        own = Sheet(sheet.weight, sheet.uv, sheet.faces, sheet.weld, material)
+        return Layer.make(own, person, rest, len(MATERIALS), opacity=cover, drawn=drawn, uv=uv)
+
+    def worn_over_skin(self, style: Style) -> Tensor:
+        """Signed coverage (B, R) in metres of the drawn skin by the shell's garments."""
+        cover = coverage(style, self.skin_chart)
+        return torch.stack([cover[name] for name in SHELL[:-1]]).amax(0)

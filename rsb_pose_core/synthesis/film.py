@@ -2,27 +2,38 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.geometry import project
 from rsb_pose_core.rectification import CameraModel, StereoRectifier
 from rsb_pose_core.skeleton import H36M_17
-from rsb_pose_core.synthesis import rotations
+from rsb_pose_core.synthesis import rotations, world
+from rsb_pose_core.synthesis.clips import Clip
 from rsb_pose_core.synthesis.draw import Draw
-from rsb_pose_core.synthesis.motion import Clip, with_arms
-from rsb_pose_core.synthesis.pairs import visibility
+from rsb_pose_core.synthesis.labels import GROWN_TORSO_M, flesh_m, torso_m, visibility
+from rsb_pose_core.synthesis.lens import Lenses, raw_grid, resample
+from rsb_pose_core.synthesis.lighting import LightBank
+from rsb_pose_core.synthesis.mesh import join
 from rsb_pose_core.synthesis.people import Casting, People
+from rsb_pose_core.synthesis.poses import DT_S, NO_GESTURE, STAND, BodyPoses
 from rsb_pose_core.synthesis.render import Pictures, Renderer
-from rsb_pose_core.synthesis.scene import Scene, View, sample_scene
+from rsb_pose_core.synthesis.retarget import retarget, with_arms
+from rsb_pose_core.synthesis.sensor import smear
+from rsb_pose_core.synthesis.textures import TextureBank
+from rsb_pose_core.synthesis.view import View
 
 SUPERSAMPLING = 1.6
 BLEND_S = 0.4  # between two takes
+EXPOSURE_S = 0.008
+GAINS = (1.0, 0.84)  # of the left and the right camera
+SHOT_NOISE, READ_NOISE = 3e-4, 1.4e-3  # variance = shot * light + read^2, light 1 at saturation
+GREY = 0.2  # linear light that the first picture's mean is exposed to
 
 
 @dataclass(frozen=True)
@@ -63,14 +74,17 @@ class Take:
 
 
 def mhad_like_head(width: int = 640, height: int = 480, baseline_m: float = 0.2) -> StereoHead:
-    """A head as in Berkeley MHAD's quads: f about 530 px, barrel distortion, slightly turned."""
+    """A head as in Berkeley MHAD's quads: f about 530 px at 640, barrel distortion, turned."""
 
     def turn(rx: float, ry: float, rz: float) -> np.ndarray:
         return cv2.Rodrigues(np.radians([rx, ry, rz]))[0]
 
-    centre = (width - 1) / 2, (height - 1) / 2
-    k_left = np.array([[531.0, 0, centre[0] + 6], [0, 532.5, centre[1] - 4], [0, 0, 1]])
-    k_right = np.array([[528.0, 0, centre[0] - 9], [0, 529.2, centre[1] + 5], [0, 0, 1]])
+    def intrinsics(fx: float, fy: float, x: float, y: float) -> np.ndarray:
+        scale = width / 640
+        cx, cy = (width - 1) / 2 + x * scale, (height - 1) / 2 + y * scale
+        return np.array([[fx * scale, 0, cx], [0, fy * scale, cy], [0, 0, 1]])
+
+    k_left, k_right = intrinsics(531.0, 532.5, 6.0, -4.0), intrinsics(528.0, 529.2, -9.0, 5.0)
     d_left = np.array([-0.285, 0.098, 0.0006, -0.0004, 0.0])
     d_right = np.array([-0.279, 0.091, -0.0005, 0.0007, 0.0])
     left_turn, right_turn = turn(0.35, 0.5, -0.3), turn(-0.25, -0.6, 0.4)
@@ -100,11 +114,8 @@ def act(takes: list[Take], rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
         time_s = take.first_s + np.arange(count) / rate_hz
         joints = _at(take.clip, time_s)
         if take.arms is not None:
-            own, donor = (
-                torch.as_tensor(pose, dtype=torch.float32)
-                for pose in (joints, _at(take.arms, time_s))
-            )
-            joints = with_arms(own, donor).double().numpy()
+            donor = torch.from_numpy(_at(take.arms, time_s))
+            joints = with_arms(torch.from_numpy(joints), donor).numpy()
         pelvis = joints[:, H36M_17.root]
         ahead = _facing(joints[0]) if take.arms is None else _facing(joints[: count // 2].mean(0))
         walked = pelvis[-1] - pelvis[0]
@@ -148,128 +159,137 @@ class StereoFilm:
     """Frames of one person acting before a stereo head; the same for the same seed."""
 
     def __init__(
-        self, casting: Casting, head: StereoHead, poses_m: np.ndarray, places_m: np.ndarray,
-        rate_hz: float, seed: int,
+        self, casting: Casting, bank: TextureBank, lights: LightBank, head: StereoHead,
+        poses_m: np.ndarray, places_m: np.ndarray, rate_hz: float, seed: int,
     ) -> None:  # fmt: skip
-        self.head, self.rate_hz = head, rate_hz
+        """poses_m (N, 17, 3), places_m (N, 2: x, z of the floor): as `act` gives them."""
+        self.casting, self.head, self.rate_hz = casting, head, rate_hz
         self.draw = Draw(seed, casting.body.device)
-        self.renderer = Renderer(casting)
+        self.renderer = Renderer(bank, lights)
         self.rectifier = StereoRectifier(head.left, head.right)
-        poses = torch.as_tensor(poses_m, dtype=torch.float32)
-        people = casting.people(poses, self.draw, turned=False, one_person=True)
-        place = torch.as_tensor(places_m, dtype=torch.float32)
-        self.people = people.moved(torch.stack([place[:, 0], 0 * place[:, 0], place[:, 1]], 1))
-        self.scene = self._stage(casting, people)
-        self.views = [
-            self._view(model, side) for side, model in enumerate((head.left, head.right))
-        ]
+        device = casting.body.device
+        self._poses = torch.as_tensor(poses_m, dtype=torch.float32, device=device)
+        self._places = torch.as_tensor(places_m, dtype=torch.float32, device=device)
+        self._cast = casting.cast(1, self.draw)
+        self._lenses = Lenses.of([head.left, head.right], device)
+        self.view = self._view()
+        self.world = self._stage(bank, lights)
 
     def __len__(self) -> int:
-        return len(self.people.joints)
+        return len(self._poses)
 
-    def _bar(self) -> tuple[Tensor, Tensor]:
-        """Rotation (bar from world) and centre of the left camera: the head looks along +z."""
-        level = torch.tensor([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]])
-        pitch = rotations.about_x(torch.tensor(-self.head.pitch_rad))
-        return pitch @ level, torch.tensor([0.0, self.head.height_m, 0.0])
-
-    def _stage(self, casting: Casting, people: People) -> Scene:
-        """A room round the whole action, without an occluder."""
-        _, centre = self._bar()
-        middle = torch.tensor([[0.0, 0.0, 2.8]])
-        scene = sample_scene(
-            1, casting.bank, self.draw, centre[None] - middle, people.joints[:1, 9]
-        )
-        low, high = torch.tensor([[-3.2, 0.0, -4.0]]), torch.tensor([[3.4, 2.9, 3.6]])
-        present = scene.box_present.clone()
-        present[:, -1] = False
-        centres = scene.box_centre_m.clone()
-        centres[..., 2] = centres[..., 2].abs().clamp_min(2.2)  # furniture behind the stage
-        return replace(
-            scene, room_turn=torch.eye(3)[None],
-            room_low_m=low + middle, room_high_m=high + middle,
-            box_present=present, box_centre_m=centres + middle[:, None],
-            sky=torch.full_like(scene.sky, torch.nan),
+    def person(self, number: int) -> People:
+        """The person of one frame, in the world."""
+        last = len(self) - 1
+        step = min(DT_S * self.rate_hz, 1.0)
+        now = slice(number, number + 1)
+        after = slice(min(number + 1, last), min(number + 1, last) + 1)
+        later = torch.lerp(self._poses[now], self._poses[after], step)
+        travel = (self._places[after] - self._places[now]) * step
+        heads, body = self._cast.heads_m, self.casting.body
+        none = torch.zeros(1, dtype=torch.long, device=heads.device)
+        rotation, root = retarget(body, heads, self._poses[now])
+        later_rotation, later_root = retarget(body, heads, later)
+        poses = BodyPoses(
+            rotation, root, later_rotation, later_root, _on_floor(travel), none + STAND, none,
+            (none + NO_GESTURE).expand(1, 2),
         )  # fmt: skip
-
-    def _view(self, model: CameraModel, side: int) -> View:
-        """A pinhole view that holds all the lens sees, supersampled."""
-        bar, centre = self._bar()
-        turn = self.head.right_turn if side else self.head.left_turn
-        rotation = torch.as_tensor(turn, dtype=torch.float32) @ bar
-        centre = centre + bar[0] * self.head.baseline_m * side
-        x, y = np.arange(-1, model.width + 1.0), np.arange(-1, model.height + 1.0)
-        rows = [np.stack(np.broadcast_arrays(x, edge), -1) for edge in (y[0], y[-1])]
-        columns = [np.stack(np.broadcast_arrays(edge, y), -1) for edge in (x[0], x[-1])]
-        rim = np.concatenate(rows + columns)
-        rays = cv2.undistortPoints(rim[:, None], model.k, model.d)[:, 0]
-        focal = model.k[0, 0] * SUPERSAMPLING
-        low, high = rays.min(0) * focal - 2, rays.max(0) * focal + 2
-        width, height = np.ceil(high - low).astype(int)
-        one = torch.ones(1)
-        return View(one * focal, one * focal, one * float(-low[0]), one * float(-low[1]),
-                    rotation[None], centre[None], int(height), int(width))  # fmt: skip
+        people = self.casting.pose(self._cast, poses, none)
+        return people.moved(_on_floor(self._places[now]), torch.zeros(1, device=heads.device))
 
     def frames(self) -> Iterator[Frame]:
         """Render frame after frame."""
-        lens = [
-            self._lens_map(m, v)
-            for m, v in zip((self.head.left, self.head.right), self.views, strict=True)
-        ]
-        noise = np.random.default_rng(int(self.draw.integer(2**31, 1)))
-        exposure: float | None = None
-        calibration = self.rectifier.calibration
+        image_scene = torch.zeros(2, dtype=torch.long, device=self.view.fx.device)
+        turn = torch.eye(3, device=self.view.fx.device).expand(2, 3, 3)
+        grid = raw_grid(self.view, self._lenses, turn)
+        grain = Draw(int(self.draw.integer(2**31, 1)), self.casting.body.device)
+        gain: Tensor | None = None
         for number in range(len(self)):
-            person = self.people[number : number + 1]
-            zero = torch.zeros(1, dtype=torch.long)
-            pictures = [
-                self.renderer.render(person, zero, self.scene, view, zero) for view in self.views
-            ]
-            if exposure is None:
-                exposure = 0.2 / float(pictures[0].linear.mean())
-            raw = [
-                self._shoot(picture, lens[side], exposure * (1.0, 0.84)[side], noise)
-                for side, picture in enumerate(pictures)
-            ]
-            xyz, uvd, code = self._truth(person, pictures[0], calibration)
-            yield Frame(round(number * 1e9 / self.rate_hz), raw[0], raw[1], xyz, uvd, code)
+            person = self.person(number)
+            mesh, surfaces = join(
+                [(person.mesh, person.surfaces), (self.world.mesh, self.world.surfaces)]
+            )
+            pictures = self.renderer.render(
+                mesh, surfaces, self.world.room, self.world.light, self.view, image_scene,
+                person.spheres, velocity=True,
+            )  # fmt: skip
+            if gain is None:
+                gain = GREY / pictures.linear[0].mean()
+            raw = self._shoot(pictures, grid, gain, grain)
+            yield self._frame(number, raw, person, pictures)
 
-    def _lens_map(self, model: CameraModel, view: View) -> tuple[np.ndarray, np.ndarray]:
-        """For each raw pixel, where the pinhole picture shows it."""
-        grid = np.stack(np.meshgrid(np.arange(model.width), np.arange(model.height)), -1)
-        rays = cv2.undistortPoints(grid.reshape(-1, 1, 2).astype(np.float64), model.k, model.d)
-        rays = rays.reshape(model.height, model.width, 2)
-        return (
-            (rays[..., 0] * float(view.fx) + float(view.cx)).astype(np.float32),
-            (rays[..., 1] * float(view.fy) + float(view.cy)).astype(np.float32),
-        )
+    def _view(self) -> View:
+        """Pinhole views that hold all the lenses see, supersampled."""
+        device = self.casting.body.device
+        level = torch.tensor([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]], device=device)
+        pitch = rotations.about_x(torch.tensor(-self.head.pitch_rad, device=device))
+        bar = pitch @ level  # the head looks along +z
+        turns = np.stack([self.head.left_turn, self.head.right_turn])
+        rotation = torch.as_tensor(turns, dtype=torch.float32, device=device) @ bar
+        left = torch.tensor([0.0, self.head.height_m, 0.0], device=device)
+        centre = torch.stack([left, left + bar[0] * self.head.baseline_m])
+        width, height = self.head.left.width, self.head.left.height
+        x, y = np.arange(-1, width + 1.0), np.arange(-1, height + 1.0)
+        rows = [np.stack(np.broadcast_arrays(x, edge), -1) for edge in (y[0], y[-1])]
+        columns = [np.stack(np.broadcast_arrays(edge, y), -1) for edge in (x[0], x[-1])]
+        rim = torch.from_numpy(np.concatenate(rows + columns)).to(device).expand(2, -1, 2)
+        focal = self._lenses.k[:, :1] * SUPERSAMPLING
+        rays = self._lenses.rays_of_raw(rim) * focal[:, :, None]
+        low, high = rays.amin(1) - 2, rays.amax(1) + 2
+        extent = (high - low).amax(0).ceil().int()
+        focal, first = focal[:, 0].float(), -low.float()
+        return View(
+            focal, focal, first[:, 0], first[:, 1], rotation, centre, int(extent[1]),
+            int(extent[0]),
+        )  # fmt: skip
 
-    def _shoot(
-        self, picture: Pictures, lens: tuple[np.ndarray, np.ndarray], gain: float,
-        noise: np.random.Generator,
-    ) -> np.ndarray:  # fmt: skip
-        """Lens, exposure, noise and tone curve: a raw RGB image."""
-        linear = cv2.GaussianBlur(picture.linear[0].numpy(), (0, 0), 0.5 * SUPERSAMPLING * 0.8)
-        light = cv2.remap(linear, *lens, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) * gain
-        light = light + noise.normal(0, 1, light.shape) * np.sqrt(0.0003 * light.clip(0) + 2e-6)
-        light = light.clip(0)
-        tone = (light / (1 + 0.25 * light)).clip(0, 1) ** (1 / 2.2)
-        return (tone * 255).round().astype(np.uint8)
+    def _stage(self, bank: TextureBank, lights: LightBank) -> world.World:
+        """A room round the whole action."""
+        acted = [self.person(number) for number in range(0, len(self), 3)]
+        scene = torch.zeros(len(acted), dtype=torch.long, device=self.view.fx.device)
+        return world.sample(
+            1, bank, lights, self.draw, self.view.centre_m[:1],
+            torch.cat([person.joints_m for person in acted]), scene,
+            torch.cat([person.spheres for person in acted]), outdoors=0.0,
+        )  # fmt: skip
 
-    def _truth(
-        self, person: People, picture: Pictures, calibration: StereoCalibration
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        view = self.views[0]
-        zero = torch.zeros(1, dtype=torch.long)
-        seen = view.camera(person.joints, zero)
-        uv = view.project(seen, zero)
-        pixel = uv.round().long()
-        limit = torch.tensor([view.width, view.height])
-        outside = ((pixel < 0) | (pixel >= limit)).any(-1)
-        own = picture.person == 0
-        code = visibility(uv, seen[..., 2], outside, picture.depth_m, own)[0].numpy()
-        xyz = seen[0].double() @ torch.as_tensor(self.head.left.r).T
-        uvd = project(xyz, calibration).numpy()
-        u, v = uvd[:, 0], uvd[:, 1]
-        off = (u < 0) | (v < 0) | (u >= self.head.left.width) | (v >= self.head.left.height)
-        return xyz.numpy(), uvd, np.where(off, 3, code).astype(np.uint8)
+    def _shoot(self, pictures: Pictures, grid: Tensor, gain: Tensor, grain: Draw) -> np.ndarray:
+        """Smear, lens, exposure, noise and tone curve: raw images (2, H, W, 3)."""
+        assert pictures.velocity_px_s is not None
+        light = pictures.linear.permute(0, 3, 1, 2).contiguous()
+        light = smear(light, pictures.velocity_px_s * EXPOSURE_S)
+        # the width of a pixel of the sensor
+        light = avg_pool2d(light, 3, 1, 1, count_include_pad=False)
+        light = resample(light, grid, self.head.left.height, self.head.left.width, border='border')
+        light = light * (gain * light.new_tensor(GAINS).view(2, 1, 1, 1))
+        deviation = (SHOT_NOISE * light.clamp_min(0) + READ_NOISE**2).sqrt()
+        light = (light + deviation * grain.normal(*light.shape)).clamp_min(0)
+        tone = (light / (1 + 0.25 * light)).clamp(0, 1) ** (1 / 2.2)
+        return (tone * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    def _frame(
+        self, number: int, raw: np.ndarray, person: People, pictures: Pictures
+    ) -> Frame:  # fmt: skip
+        left = torch.zeros(1, dtype=torch.long, device=person.joints_m.device)
+        seen = self.view.camera(person.joints_m, left)
+        uv = self.view.project(seen, left)[0]
+        limit = uv.new_tensor([self.view.width - 1, self.view.height - 1])
+        u, v = uv.round().clamp(torch.zeros_like(limit), limit).long().unbind(-1)
+        scale = torso_m(person.joints_m) / GROWN_TORSO_M
+        xyz = seen[0].double() @ self._lenses.r[0].T
+        uvd = project(xyz, self.rectifier.calibration.to(xyz))
+        size = uvd.new_tensor([self.head.left.width, self.head.left.height])
+        code = visibility(
+            seen[0, :, 2], pictures.depth_m[0, v, u], pictures.owner[0, v, u] == 0,
+            ~((uvd[:, :2] >= 0) & (uvd[:, :2] < size)).all(-1),
+            flesh_m(H36M_17, uv.device) * scale,
+        )  # fmt: skip
+        return Frame(
+            round(number * 1e9 / self.rate_hz), raw[0], raw[1], xyz.cpu().numpy(),
+            uvd.cpu().numpy(), code.cpu().numpy().astype(np.uint8),
+        )  # fmt: skip
+
+
+def _on_floor(place: Tensor) -> Tensor:
+    """x, 0, z of (P, 2)."""
+    return torch.stack([place[:, 0], torch.zeros_like(place[:, 0]), place[:, 1]], 1)

@@ -1,241 +1,259 @@
-"""Training pairs: square crops of a person in two rectified views, with exact labels."""
+"""Stereo pairs of rendered people with exact labels: scenes put together, drawn and measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rsb_pose_core.calibration import StereoCalibration
-from rsb_pose_core.geometry import project
-from rsb_pose_core.skeleton import H36M_17
-from rsb_pose_core.synthesis import rotations
+from rsb_pose_core.skeleton import COCO_17, H36M_17, Skeleton
+from rsb_pose_core.synthesis import props, world
+from rsb_pose_core.synthesis.body import Body
+from rsb_pose_core.synthesis.cameras import CameraSpace, StereoShots, sample_shots
+from rsb_pose_core.synthesis.clips import read_motion
+from rsb_pose_core.synthesis.crops import Crops, squares_round, whole_images
+from rsb_pose_core.synthesis.crowd import place_others
 from rsb_pose_core.synthesis.draw import Draw
-from rsb_pose_core.synthesis.people import Casting, People, sample_poses
-from rsb_pose_core.synthesis.render import Renderer
-from rsb_pose_core.synthesis.scene import View, sample_scene
-from rsb_pose_core.synthesis.sensor import expose, jpeg
+from rsb_pose_core.synthesis.labels import (
+    GROWN_TORSO_M,
+    PERSON_SLOTS,
+    JointLabels,
+    PersonLabels,
+    SeenJoints,
+    Sight,
+    boxes_of,
+    joint_labels,
+    person_slots,
+    torso_m,
+)
+from rsb_pose_core.synthesis.levels import LEVELS, Levels
+from rsb_pose_core.synthesis.lighting import LightBank
+from rsb_pose_core.synthesis.mesh import Mesh, Surfaces, join
+from rsb_pose_core.synthesis.occluders import occluders
+from rsb_pose_core.synthesis.people import Casting, People
+from rsb_pose_core.synthesis.poses import Mixture, PosePool
+from rsb_pose_core.synthesis.postures import HANG
+from rsb_pose_core.synthesis.projector import projector_dots
+from rsb_pose_core.synthesis.render import Pictures, Renderer
+from rsb_pose_core.synthesis.sensor import Shutter, expose
+from rsb_pose_core.synthesis.textures import TextureBank, read_pictures
+from rsb_pose_core.synthesis.timing import stage
+from rsb_pose_core.synthesis.view import View
+from rsb_pose_core.synthesis.wardrobe import Wardrobe
 
-VISIBLE, SELF_OCCLUDED, OCCLUDED, OUTSIDE = range(4)
-SENSORS = ((1280, 720), (1280, 800), (640, 480), (1920, 1080), (848, 480))  # width, height
-# half the thickness of the body at each joint, m: how far the surface may lie before the joint
-FLESH_M = {'pelvis': 0.26, 'spine': 0.24, 'neck': 0.17, 'nose': 0.06, 'head': 0.14}
-FLESH_M |= dict.fromkeys(('left_hip', 'right_hip'), 0.22)
-FLESH_M |= dict.fromkeys(('left_shoulder', 'right_shoulder'), 0.15)
-
-
-@dataclass(frozen=True)
-class StereoPairs:
-    """B pairs of crops of S x S pixels and what is true about them."""
-
-    left: np.ndarray  # B S S 3 uint8 RGB
-    right: np.ndarray
-    xyz_m: Tensor  # B 17 3, rectified left optical frame
-    uv_left: Tensor  # B 17 2, crop pixels where the image shows the joint
-    uv_right: Tensor
-    visibility: Tensor  # B 2 17
-    calibration: StereoCalibration  # of the crops
-    disparity_map: Tensor  # B S S, crop pixels, of the left crop
+# folders of a data folder
+MOTION = ('motion', 'wardrobe')  # MakeHuman's poses lie beside its wardrobe
+PHOTOGRAPHS = ('hdri', 'pictures')
 
 
 @dataclass(frozen=True)
 class PairSpace:
     """From what pairs are drawn."""
 
-    crop_size: int = 288
+    crop_size: int = 288  # px, of the square pictures; 0: the whole images of a rig of one mode
     margin: int = 16  # of crop_size: room for shifts in training
-    baseline_m: tuple[float, float] = (0.065, 0.25)
-    view_angle_deg: tuple[float, float] = (48.0, 98.0)
-    height_share: tuple[float, float] = (0.28, 1.3)  # the person's extent / image height
-    misalignment_deg: float = 0.05  # deviation of what rectification leaves
-    others: float = 0.25  # share of scenes with a second person
+    others: tuple[float, ...] = (0.5, 0.25, 0.12, 0.08, 0.05)  # chances of 0, 1.. other people
+    occluders: float = 0.6  # share of scenes with things before the subject
+    carrying: float = 0.25  # share of people who hold or carry something
+    outdoors: float = 0.3
+    cameras: CameraSpace = field(default_factory=CameraSpace)
+    poses: Mixture = field(default_factory=Mixture)
+    sensor: Levels = LEVELS['train']
+    smear: bool = True  # what moves is smeared by the exposure
+
+
+@dataclass(frozen=True)
+class StereoPairs:
+    """B pairs of pictures of H x W pixels and what is true about them."""
+
+    left: np.ndarray  # B H W 3 uint8 RGB
+    right: np.ndarray
+    labels: PersonLabels
+    calibration: StereoCalibration  # of the pictures
+    person_mask_left: Tensor  # B H W uint8, slot of the person + 1, 0: nobody
+    person_mask_right: Tensor
+    depth_m_left: Tensor  # B H W, optical depth, inf: sky
+    disparity_left: Tensor  # B H W, u_left - u_right in px of the pictures
+
+    @property
+    def subject(self) -> JointLabels:
+        """H36M-17 labels of the subjects, B 17: the one person each pair is about."""
+        return JointLabels(*(value[:, 0] for value in vars(self.labels.h36m).values()))
+
+
+@dataclass(frozen=True)
+class Staged:
+    """B scenes ready to be drawn, seen by B heads."""
+
+    mesh: Mesh
+    surfaces: Surfaces
+    world: world.World
+    people: People
+    slot: Tensor  # P, of each person in its scene
+    spheres: Tensor  # B K 4, that fill the people
+    shots: StereoShots
+    crops: Crops
+    view: View  # 2B, left then right
 
 
 class PairRenderer:
     """Renders pairs: batch number i of a seed is the same whatever was rendered before."""
 
     def __init__(
-        self, casting: Casting, poses_m: np.ndarray, space: PairSpace | None = None
-    ) -> None:
-        """poses_m (N, 17, 3): the motion library, metres, y up."""
-        self.casting, self.poses_m = casting, poses_m
+        self, casting: Casting, pool: PosePool, lights: LightBank, bank: TextureBank,
+        space: PairSpace | None = None,
+    ) -> None:  # fmt: skip
+        self.casting, self.pool, self.lights, self.bank = casting, pool, lights, bank
         self.space = space or PairSpace()
-        self.renderer = Renderer(casting)
+        self.renderer = Renderer(bank, lights)
 
     @torch.no_grad()
     def batch(self, count: int, seed: int, number: int) -> StereoPairs:
-        space = self.space
+        """`count` pairs; different numbers of one seed are independent."""
         draw = Draw(seed * 1_000_003 + number, self.casting.body.device)
-        people, person_scene = self._people(count, draw)
-        joints = people.joints[:count]
-        head_m = joints[..., 1].amax(1)
-        full, rotation, centre, size = self._cameras(joints, draw)
-        scene = sample_scene(
-            count,
-            self.casting.bank,
-            draw,
-            centre,
-            torch.stack([0 * head_m, head_m, 0 * head_m], 1),
-        )
-        # the right camera stands beside the left and is turned a little by what rectification left
-        aligned = draw.chance(0.3, count)[:, None]
-        error = draw.normal(count, 3) * np.radians(space.misalignment_deg) * ~aligned
-        wobble = rotations.about_x(error[:, 0]) @ rotations.about_y(error[:, 1])
-        wobble = wobble @ rotations.about_z(error[:, 2])
-        right_centre = centre + rotation[:, 0] * full.baseline_m[:, None]
-        right_rotation = wobble @ rotation
-
-        xyz = (joints - centre[:, None]) @ rotation.mT
-        seen_right = (joints - right_centre[:, None]) @ right_rotation.mT
-        calibration, origin, side = self._crop(full, xyz, size, draw)
-        scale = space.crop_size / side
-        view = View(
-            torch.cat([calibration.fx] * 2), torch.cat([calibration.fy] * 2),
-            torch.cat([calibration.cx_left, calibration.cx_right]),
-            torch.cat([calibration.cy] * 2),
-            torch.cat([rotation, right_rotation]), torch.cat([centre, right_centre]),
-            space.crop_size, space.crop_size,
+        staged = self.stage(count, draw)
+        image_scene = torch.arange(count, device=self.casting.body.device).repeat(2)
+        pictures = self.renderer.render(
+            staged.mesh, staged.surfaces, staged.world.room, staged.world.light, staged.view,
+            image_scene, staged.spheres, velocity=self.space.smear,
         )  # fmt: skip
-        image_scene = torch.arange(count, device=draw.device).repeat(2)
-        pictures = self.renderer.render(people, person_scene, scene, view, image_scene)
-        inside = self._inside(origin, scale, size)
-        # cameras meter the scene, not the black border
-        linear = pictures.linear.permute(0, 3, 1, 2)
-        exposed = expose(linear, 1 / scale, draw) * inside[:, None]
-        bytes_ = (exposed.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
-        quality = draw.uniform(35.0, 98.0, count).tolist()
-        packed = draw.chance(0.7, count).tolist()
-        for i in range(count):
-            if packed[i]:
-                bytes_[i] = jpeg(bytes_[i], int(quality[i]))
-                bytes_[i + count] = jpeg(bytes_[i + count], int(quality[i]))
-        uv_left = project(xyz, calibration)[..., :2]
-        uv_right = view.project(seen_right, image_scene[:count] + count)
-        owned = pictures.person == image_scene[:, None, None]
-        uv, depth = torch.cat([uv_left, uv_right]), torch.cat([xyz, seen_right])[..., 2]
-        codes = visibility(uv, depth, self._outside(uv, inside), pictures.depth_m, owned)
-        disparity = (calibration.fx * calibration.baseline_m)[:, None, None] / pictures.depth_m[
-            :count
-        ]
-        disparity = disparity + (calibration.cx_left - calibration.cx_right)[:, None, None]
-        return StereoPairs(
-            bytes_[:count],
-            bytes_[count:],
-            xyz,
-            uv_left,
-            uv_right,
-            torch.stack([codes[:count], codes[count:]], 1),
-            calibration,
-            disparity,
+        with stage('sensor'):
+            taken = self._expose(staged, pictures, draw)
+        with stage('labels'):
+            return self._labelled(staged, pictures, taken)
+
+    def stage(self, count: int, draw: Draw) -> Staged:
+        """Scenes, people, cameras; the same draws whatever is drawn of them later."""
+        space, device = self.space, draw.device
+        chances = torch.tensor(space.others, device=device).cumsum(0)
+        company = torch.searchsorted(chances / chances[-1], draw.uniform(0.0, 1.0, count))
+        others = torch.arange(count, device=device).repeat_interleave(company)
+        scene = torch.cat([torch.arange(count, device=device), others])
+        slot = person_slots(scene, count)
+        with stage('poses'):
+            cast = self.casting.cast(len(scene), draw)
+            poses = self.pool.sample(len(scene), draw, cast.heads_m, self.casting.body)
+        with stage('people'):
+            people = self.casting.pose(cast, poses, scene)
+            shots = sample_shots(count, draw, space.cameras, people.joints_m[:count])
+            shift = place_others(people.spheres, scene, slot, shots.centre_m, draw)
+            people = people.moved(shift, torch.zeros_like(shift[:, 0]))
+        with stage('world'):
+            around = world.sample(
+                count, self.bank, self.lights, draw, shots.centre_m, people.joints_m, scene,
+                people.spheres, outdoors=space.outdoors,
+            )  # fmt: skip
+            carried = props.props(
+                self.bank, draw, joints_m=people.joints_m, scene=scene, spheres=people.spheres,
+                seat_m=people.seat_m, hands_m=people.hands_m, back_m=people.back_m,
+                hanging=people.support == HANG, velocity_m_s=people.joint_velocity_m_s,
+                share=space.carrying,
+            )  # fmt: skip
+            hiding = occluders(
+                self.bank, draw, around.room, shots.centre_m, people.joints_m, scene,
+                people.spheres, share=space.occluders,
+            )  # fmt: skip
+            mesh, surfaces = join(
+                [(people.mesh, people.surfaces), (around.mesh, around.surfaces), carried, hiding]
+            )
+        crops = self._crops(shots, people, count, draw)
+        view = shots.view(crops.calibration, crops.height, crops.width)
+        spheres = torch.zeros(count, PERSON_SLOTS, *people.spheres.shape[1:], device=device)
+        spheres[scene, slot] = people.spheres
+        return Staged(
+            mesh, surfaces, around, people, slot, spheres.flatten(1, 2), shots, crops, view
         )
 
-    def _people(self, count: int, draw: Draw) -> tuple[People, Tensor]:
-        """One person per scene, then second persons; and the scene each stands in."""
-        second = draw.chance(self.space.others, count).nonzero()[:, 0]
-        total = count + len(second)
-        people = self.casting.people(sample_poses(self.poses_m, total, draw), draw)
-        bearing = draw.uniform(-torch.pi, torch.pi, total)
-        away = draw.log_uniform(0.6, 3.0, total)
-        shift = torch.stack([away * bearing.sin(), 0 * away, away * bearing.cos()], 1)
-        shift[:count] = 0
-        scenes = torch.cat([torch.arange(count, device=draw.device), second])
-        return people.moved(shift), scenes
-
-    def _cameras(
-        self, joints: Tensor, draw: Draw
-    ) -> tuple[StereoCalibration, Tensor, Tensor, Tensor]:
-        """Full-image calibration, camera rotation and centre in the world, image size (B, 2)."""
-        space, count = self.space, len(joints)
-        size = draw.choose(torch.tensor(SENSORS, dtype=torch.float32, device=draw.device), count)
-        width, height = size.unbind(1)
-        angle = draw.uniform(*space.view_angle_deg, count) * (torch.pi / 180)
-        focal = width / 2 / torch.tan(angle / 2)
-        cx, cy = width * draw.uniform(0.47, 0.53, count), height * draw.uniform(0.47, 0.53, count)
-        full = StereoCalibration(focal, focal, cx, cx, cy, draw.uniform(*space.baseline_m, count))
-        extent = (joints.amax(1) - joints.amin(1)).amax(1) + 0.15
-        share = draw.log_uniform(*space.height_share, count)
-        distance = (focal * extent / (height * share)).clamp(0.9, 8.0)
-        bearing = draw.uniform(-torch.pi, torch.pi, count)
-        pitch = (draw.normal(count) * 10 + 5).clamp(-20, 45) * (torch.pi / 180)
-        target = (joints.amax(1) + joints.amin(1)) / 2
-        away = torch.stack(
-            [pitch.cos() * bearing.sin(), pitch.sin(), pitch.cos() * bearing.cos()], 1
-        )
-        centre = target + away * distance[:, None]
-        centre[:, 1] = centre[:, 1].clamp(0.2, 4.0)
-        forward = torch.nn.functional.normalize(target - centre, dim=1)
-        right = torch.nn.functional.normalize(
-            torch.linalg.cross(forward, forward.new_tensor([0.0, 1.0, 0.0]).expand_as(forward)),
-            dim=1,
-        )
-        rotation = torch.stack([right, torch.linalg.cross(forward, right), forward], 1)
-        # aim aside, so that the person stands anywhere in the image
-        room_x = ((width / 2 - 0.3 * extent * focal / distance).clamp_min(0) / focal).atan()
-        room_y = ((height / 2 - 0.35 * extent * focal / distance).clamp_min(0) / focal).atan()
-        aside = rotations.about_y(draw.uniform(-0.8, 0.8, count) * room_x)
-        aside = aside @ rotations.about_x(draw.uniform(-0.5, 0.5, count) * room_y)
-        aside = aside @ rotations.about_z(draw.normal(count) * 0.05)
-        return full, aside @ rotation, centre, size
-
-    def _crop(
-        self, full: StereoCalibration, xyz: Tensor, size: Tensor, draw: Draw
-    ) -> tuple[StereoCalibration, Tensor, Tensor]:
-        """Calibration of the crops, their origin (B, 3: left x, right x, y) and side in pixels."""
+    def _crops(self, shots: StereoShots, people: People, count: int, draw: Draw) -> Crops:
         space = self.space
-        uvd = project(xyz, full)
-        u, v = uvd[..., 0], uvd[..., 1]
-        # half of the boxes know only what the image shows, as a detector's do
-        low, high = torch.stack([u.amin(1), v.amin(1)], 1), torch.stack([u.amax(1), v.amax(1)], 1)
-        seen_low, seen_high = low.clamp_min(0), torch.minimum(high, size)
-        enough = ((seen_high - seen_low) > 0.4 * (high - low)).all(1)
-        clip = (draw.chance(0.5, len(u)) & enough)[:, None]
-        low, high = torch.where(clip, seen_low, low), torch.where(clip, seen_high, high)
-        longest = (high - low).amax(1)
-        inner = space.crop_size - 2 * space.margin
-        side = longest * draw.uniform(1.1, 1.5, len(u)) * (space.crop_size / inner)
-        middle = (low + high) / 2 + 0.03 * side[:, None] * draw.normal(len(u), 2)
-        disparity = uvd[..., 2].median(1).values + draw.uniform(-0.015, 0.015, len(u)) * side
-        x0, y0 = middle[:, 0] - side / 2, middle[:, 1] - side / 2
-        origin = torch.stack([x0, x0 - disparity, y0], 1)
-        calibration = full.crop(x0, x0 - disparity, y0).resize(space.crop_size / side)
-        return calibration, origin, side
+        if space.crop_size == 0:
+            (mode,) = space.cameras.rigs[0].modes
+            return whole_images(shots.calibration, shots.size, mode.height, mode.width)
+        number = torch.arange(count, device=draw.device)
+        subject = shots.rectified(people.joints_m[:count], number)
+        return squares_round(
+            subject, shots.calibration, shots.size, space.crop_size, space.margin, draw
+        )
 
-    def _inside(self, origin: Tensor, scale: Tensor, size: Tensor) -> Tensor:
-        """Crop pixels (2B, S, S) that lie on the sensor."""
-        step = torch.arange(self.space.crop_size, device=origin.device) + 0.5
-        step = step / torch.cat([scale, scale])[:, None] - 0.5
-        x = torch.cat([origin[:, 0], origin[:, 1]])[:, None] + step
-        y = origin[:, 2].repeat(2)[:, None] + step
-        limit = size.repeat(2, 1) - 0.5
-        in_x, in_y = (x >= -0.5) & (x < limit[:, :1]), (y >= -0.5) & (y < limit[:, 1:])
-        return in_y[:, :, None] & in_x[:, None]
+    def _expose(self, staged: Staged, pictures: Pictures, draw: Draw) -> np.ndarray:
+        """Pictures (2B, H, W, 3) as the cameras deliver them."""
+        shots, crops = staged.shots, staged.crops
+        smear = None
+        if self.space.smear:
+            flow = shots.flow(staged.view, pictures.depth_m) + pictures.velocity_px_s
+            smear = flow * shots.exposure_s.repeat(2)[:, None, None, None]
+        dots = projector_dots(shots, staged.view, pictures.depth_m)
+        shutter = Shutter(
+            staged.view, crops.scale.repeat(2), shots.mono.repeat(2), crops.inside(), dots, smear
+        )
+        return expose(pictures.linear, shutter, draw, self.space.sensor).cpu().numpy()
 
-    def _outside(self, uv: Tensor, inside: Tensor) -> Tensor:
-        """Joints (B, 17) off the crop or off the sensor (inside: B, S, S)."""
-        size = self.space.crop_size
-        pixel = uv.round().long()
-        u, v = pixel.clamp(0, size - 1).unbind(-1)
-        image = torch.arange(len(uv), device=uv.device)[:, None]
-        return (pixel < 0).any(-1) | (pixel >= size).any(-1) | ~inside[image, v, u]
+    def _labelled(self, staged: Staged, pictures: Pictures, taken: np.ndarray) -> StereoPairs:
+        people, crops, count = staged.people, staged.crops, len(staged.shots)
+        slots = torch.cat([staged.slot + 1, staged.slot.new_zeros(1)]).to(torch.uint8)
+        mask = slots[pictures.owner]  # nobody is -1: the last entry
+        box = boxes_of(pictures.owner, len(people.scene))
+        boxes = torch.full((2 * count, PERSON_SLOTS, 4), torch.nan, device=box.device)
+        for side in range(2):
+            image = people.scene + side * count
+            number = torch.arange(len(image), device=image.device)
+            boxes[image, staged.slot] = box[image, number]
+        present = torch.zeros(count, PERSON_SLOTS, dtype=torch.bool, device=box.device)
+        present[people.scene, staged.slot] = True
+        labels = PersonLabels(
+            self._joints(staged, pictures, people.joints_m, H36M_17),
+            self._joints(staged, pictures, people.coco_m, COCO_17),
+            boxes[:count], boxes[count:], present,
+        )  # fmt: skip
+        c, depth = crops.calibration, pictures.depth_m[:count]
+        disparity = (c.fx * c.baseline_m)[:, None, None] / depth
+        disparity = disparity + (c.cx_left - c.cx_right)[:, None, None]
+        return StereoPairs(
+            taken[:count], taken[count:], labels, c, mask[:count], mask[count:], depth, disparity
+        )
+
+    def _joints(
+        self, staged: Staged, pictures: Pictures, joints_m: Tensor, skeleton: Skeleton
+    ) -> JointLabels:
+        scene, count = staged.people.scene, len(staged.shots)
+        seen = [staged.view.camera(joints_m, scene + side * count) for side in range(2)]
+        pixels = [
+            staged.view.project(points, scene + side * count) for side, points in enumerate(seen)
+        ]
+        joints = SeenJoints(
+            staged.shots.rectified(joints_m, scene),
+            torch.stack(pixels),
+            torch.stack([points[..., 2] for points in seen]),
+        )
+        sight = Sight(pictures.depth_m, pictures.owner, staged.crops.inside())
+        scale = torso_m(staged.people.joints_m) / GROWN_TORSO_M
+        return joint_labels(joints, skeleton, scale, sight, scene, staged.slot)
 
 
-def visibility(
-    uv: Tensor, depth_m: Tensor, outside: Tensor, picture_depth_m: Tensor, owned: Tensor
-) -> Tensor:
-    """Visibility codes (B, 17) from what the depth buffer shows at each joint's pixel.
+def make_renderer(
+    data: Path, split: str, seed: int, space: PairSpace, device: str = 'cpu'
+) -> PairRenderer:
+    """A renderer of what one split may show, with the textures of one seed.
 
-    uv (B, 17, 2) and depth_m (B, 17) of the joints; picture_depth_m (B, H, W) and owned (B, H, W),
-    where the pixel shows the person itself. A joint lies inside the body, so the surface before it
-    may be nearer by the thickness of flesh.
+    data: a folder with motion/ and, where they are there, wardrobe/ (for its .bvh poses), hdri/
+    (environment maps, which serve as photographs on walls too) and pictures/ (more photographs).
+    Raises RsbPoseError where there is no motion.
     """
-    height, width = picture_depth_m.shape[1:]
-    u = uv[..., 0].round().long().clamp(0, width - 1)
-    v = uv[..., 1].round().long().clamp(0, height - 1)
-    image = torch.arange(len(uv), device=uv.device)[:, None]
-    surface, own = picture_depth_m[image, v, u], owned[image, v, u]
-    flesh = torch.tensor(
-        [FLESH_M.get(name, 0.11) for name in H36M_17.joint_names], device=uv.device
-    )
-    behind_self = torch.where(surface < depth_m - flesh, SELF_OCCLUDED, VISIBLE)
-    behind_other = torch.where(surface < depth_m, OCCLUDED, VISIBLE)
-    return torch.where(outside, OUTSIDE, torch.where(own, behind_self, behind_other))
+    clips = read_motion(*(data / name for name in MOTION))
+    maps = data / 'hdri'
+    lights = LightBank(maps if maps.is_dir() else None, split, device)
+    body = Body(device=device)
+    wardrobe = Wardrobe(body)
+    folders = [folder for name in PHOTOGRAPHS if (folder := data / name).is_dir()]
+    photographs = [
+        picture for folder in folders for picture in read_pictures(folder, split, seed=seed)
+    ]
+    bank = TextureBank(
+        seed, pictures=photographs,
+        named=wardrobe.pictures(), device=device,
+    )  # fmt: skip
+    casting = Casting(body, wardrobe, bank, split)
+    pool = PosePool(clips, split, mixture=space.poses, device=device)
+    return PairRenderer(casting, pool, lights, bank, space)

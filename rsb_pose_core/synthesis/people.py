@@ -1,186 +1,291 @@
-"""Dressed, posed people: vertices, normals, joints and looks of every person in a batch."""
+"""Dressed, posed people: who plays, what they wear, and where their joints and hands are."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.synthesis import rotations
-from rsb_pose_core.synthesis.body import Body, transform
-from rsb_pose_core.synthesis.clothing import MATERIALS, Outfit, Tailor
+from rsb_pose_core.synthesis.appearance import Bank, Stylist
+from rsb_pose_core.synthesis.body import Body, PosedBones
+from rsb_pose_core.synthesis.clothing import MATERIALS
 from rsb_pose_core.synthesis.draw import Draw
-from rsb_pose_core.synthesis.motion import retarget, with_arms
-from rsb_pose_core.synthesis.textures import TextureBank
+from rsb_pose_core.synthesis.layers import Layer
+from rsb_pose_core.synthesis.mesh import Mesh, Surfaces
+from rsb_pose_core.synthesis.outfits import Outfitter
+from rsb_pose_core.synthesis.poses import DT_S, SIT, BodyPoses
+from rsb_pose_core.synthesis.splits import names_of
+from rsb_pose_core.synthesis.volumes import Capsules, Volumes
+from rsb_pose_core.synthesis.wardrobe import Wardrobe
 
-SKIN_TONES = ((0.80, 0.56, 0.45), (0.70, 0.44, 0.32), (0.52, 0.30, 0.19), (0.33, 0.17, 0.095),
-              (0.16, 0.075, 0.042), (0.07, 0.034, 0.022))  # fmt: skip
-HAIR_TONES = ((0.012, 0.010, 0.009), (0.03, 0.018, 0.011), (0.012, 0.010, 0.009),
-              (0.09, 0.045, 0.02), (0.25, 0.14, 0.06), (0.45, 0.33, 0.17), (0.20, 0.07, 0.03),
-              (0.35, 0.35, 0.35))  # fmt: skip
-CLOTH_TONES = ((0.012, 0.012, 0.013), (0.03, 0.03, 0.033), (0.09, 0.09, 0.095), (0.3, 0.3, 0.3),
-               (0.72, 0.72, 0.7), (0.5, 0.47, 0.4), (0.02, 0.03, 0.07), (0.03, 0.06, 0.17),
-               (0.10, 0.16, 0.28), (0.22, 0.13, 0.07), (0.36, 0.28, 0.18), (0.07, 0.08, 0.04),
-               (0.25, 0.03, 0.03), (0.10, 0.02, 0.03), (0.03, 0.09, 0.06))  # fmt: skip
+SHAPE_JITTER = 0.15  # standard deviations
 
 
 @dataclass(frozen=True)
-class Look:
-    """Colours of B people; linear light."""
+class Cast:
+    """P people at rest, dressed: all that does not change with the pose."""
 
-    tone: Tensor  # B M 3, plain colour of each material
-    texture: Tensor  # B M, number in the bank
-    textured: Tensor  # B M, bool
-    tiles_per_m: Tensor  # B M
-    gloss: Tensor  # B M
+    rest_m: Tensor  # P 19158 3
+    heads_m: Tensor  # P N 3, rest bone heads
+    female: Tensor  # P bool
+    age: Tensor  # P, years
+    layers: tuple[Layer, ...]
+    surfaces: Surfaces  # P * M rows
+    radius_m: Tensor  # P C, of volumes.Volumes
+
+    def __len__(self) -> int:
+        return len(self.heads_m)
+
+    def repeated(self, count: int) -> 'Cast':
+        """`count` times the one person: the frames of a film."""
+
+        def rows(value: Tensor) -> Tensor:
+            return value.expand(count, *value.shape[1:])
+
+        table = Surfaces(
+            *(
+                getattr(self.surfaces, field.name).repeat(
+                    count, *[1] * (getattr(self.surfaces, field.name).dim() - 1)
+                )
+                for field in fields(Surfaces)
+            )
+        )
+        owner = torch.arange(count, device=self.rest_m.device).repeat_interleave(len(MATERIALS))
+        return Cast(
+            rows(self.rest_m), rows(self.heads_m), rows(self.female), rows(self.age),
+            tuple(layer.repeated(count, len(MATERIALS)) for layer in self.layers),
+            replace(table, owner=owner), rows(self.radius_m),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class People:
-    """B people in the world frame: y up, floor at y = 0, metres."""
+    """P people in the world frame: y up, floor at y = 0, metres.
 
-    vertices: Tensor  # B V 3
-    normals: Tensor  # B V 3
-    joints: Tensor  # B 17 3
-    outfit: Outfit
-    look: Look
-
-    def moved(self, shift: Tensor) -> 'People':
-        """Shifted by (B, 3)."""
-        return People(
-            self.vertices + shift[:, None], self.normals, self.joints + shift[:, None],
-            self.outfit, self.look,
-        )  # fmt: skip
-
-    def __getitem__(self, part: slice) -> 'People':
-        """Some of the people."""
-        return People(
-            self.vertices[part], self.normals[part], self.joints[part],
-            Outfit(*(value[part] for value in vars(self.outfit).values())),
-            Look(*(value[part] for value in vars(self.look).values())),
-        )  # fmt: skip
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Area-weighted unit normals (B, V, 3)."""
-    a, b, c = (vertices[:, faces[:, i]] for i in range(3))
-    face_normal = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices)
-    for i in range(3):
-        total.index_add_(1, faces[:, i], face_normal)
-    return torch.nn.functional.normalize(total, dim=-1)
-
-
-def sample_poses(poses_m: np.ndarray, count: int, draw: Draw) -> Tensor:
-    """Poses (count, 17, 3) from a motion library (N, 17, 3), varied.
-
-    A third take their arms from another frame, most are jittered a little; right and left are
-    swapped in half.
+    Frames are rigid maps (4, 4) from the part to the world. Palms: y along the fingers, z out of
+    the palm, x = y cross z (to the little finger on the left, to the thumb on the right), origin
+    on the skin of the palm's middle. Back: x left, y up, z
+    forward, origin on the skin between the shoulder blades.
     """
-    index = draw.integer(len(poses_m), count).tolist()
-    other = draw.integer(len(poses_m), count).tolist()
-    pose = torch.as_tensor(poses_m[index], dtype=torch.float32, device=draw.device)
-    donor = torch.as_tensor(poses_m[other], dtype=torch.float32, device=draw.device)
 
-    swap = draw.chance(0.35, count)[:, None, None]
-    mixed = torch.where(swap, with_arms(pose, donor), pose)
-    mixed = mixed + 0.025 * draw.uniform(0.0, 1.0, count, 1, 1) * draw.normal(count, 17, 3)
-    mirrored = mixed[:, list(H36M_17.mirror)] * mixed.new_tensor([-1.0, 1.0, 1.0])
-    return torch.where(draw.chance(0.5, count)[:, None, None], mirrored, mixed)
+    mesh: Mesh
+    surfaces: Surfaces  # owner: number of the person
+    vertex_person: Tensor  # V
+    joints_m: Tensor  # P 17 3, H36M_17
+    coco_m: Tensor  # P 17 3, COCO_17
+    joint_velocity_m_s: Tensor  # P 17 3
+    coco_velocity_m_s: Tensor  # P 17 3
+    root_m: Tensor  # P 3, about which moved() turns
+    scene: Tensor  # P
+    support: Tensor  # P, poses.STAND...
+    seat_m: Tensor  # P 3, the lowest of the buttocks; NaN for who does not sit
+    hands_m: Tensor  # P 2 4 4, left and right
+    back_m: Tensor  # P 4 4
+    capsules: Capsules  # P C, see volumes.py
+    spheres: Tensor  # P K 4, centre and radius
+    height_m: Tensor  # P, of the body at rest
+
+    def __len__(self) -> int:
+        return len(self.joints_m)
+
+    def moved(self, shift_m: Tensor, yaw: Tensor) -> 'People':
+        """Turned by yaw (P,) about y about their own roots, then shifted by (P, 3)."""
+        turn = rotations.about_y(yaw)
+
+        def directions(values: Tensor, person: Tensor | None = None) -> Tensor:
+            matrix = turn if person is None else turn[person]
+            return (matrix.view(len(values), *[1] * (values.dim() - 2), 3, 3) @ values[..., None])[
+                ..., 0
+            ]
+
+        def points(values: Tensor, person: Tensor | None = None) -> Tensor:
+            root, shift = (
+                (x if person is None else x[person]).view(
+                    len(values), *[1] * (values.dim() - 2), 3
+                )
+                for x in (self.root_m * self.root_m.new_tensor([1.0, 0.0, 1.0]), shift_m)
+            )
+            return directions(values - root, person) + root + shift
+
+        def frames(values: Tensor) -> Tensor:
+            matrix = turn.view(len(values), *[1] * (values.dim() - 3), 3, 3)
+            moved = values.clone()
+            moved[..., :3, :3] = matrix @ values[..., :3, :3]
+            moved[..., :3, 3] = points(values[..., :3, 3])
+            return moved
+
+        person = self.vertex_person
+        mesh = replace(
+            self.mesh,
+            vertices_m=points(self.mesh.vertices_m, person),
+            normals=directions(self.mesh.normals, person),
+            velocity_m_s=directions(self.mesh.velocity_m_s, person),
+        )
+        return replace(
+            self,
+            mesh=mesh,
+            joints_m=points(self.joints_m),
+            coco_m=points(self.coco_m),
+            joint_velocity_m_s=directions(self.joint_velocity_m_s),
+            coco_velocity_m_s=directions(self.coco_velocity_m_s),
+            root_m=points(self.root_m),
+            seat_m=points(self.seat_m),
+            hands_m=frames(self.hands_m),
+            back_m=frames(self.back_m),
+            capsules=Capsules(
+                points(self.capsules.start_m), points(self.capsules.end_m), self.capsules.radius_m
+            ),
+            spheres=torch.cat([points(self.spheres[..., :3]), self.spheres[..., 3:]], -1),
+        )
 
 
 class Casting:
-    """Makes people: shape, clothes, colours, pose."""
+    """Makes people: shape, clothes, colours; and poses them."""
 
-    def __init__(self, body: Body, bank: TextureBank, shapes: slice = slice(None)) -> None:
-        """`shapes`: which of the body's sample shapes may appear (train and test differ)."""
-        self.body, self.bank = body, bank
-        self.tailor = Tailor(body)
-        self.shape_numbers = torch.arange(len(body.shapes), device=body.device)[shapes]
+    def __init__(self, body: Body, wardrobe: Wardrobe, bank: Bank, split: str = 'train') -> None:
+        """split: whose shapes, garments, hair and skins may appear ('train', 'val', 'test')."""
+        self.body, self.volumes = body, Volumes(body)
+        numbers = names_of(split, [str(i) for i in range(len(body.shapes))])
+        self.shape_numbers = torch.tensor(sorted(map(int, numbers)), device=body.device)
+        self.outfitter = Outfitter(body, wardrobe, bank, split)
+        self.stylist = Stylist(wardrobe, bank, names_of(split, wardrobe.skins))
+        self._marks = _Marks(body)
+
+    def cast(self, count: int, draw: Draw) -> Cast:
+        """`count` new people."""
+        body = self.body
+        number = draw.choose(self.shape_numbers, count)
+        shape = body.shapes[number] + SHAPE_JITTER * draw.normal(count, body.shapes.shape[1])
+        rest, heads = body.rest(shape)
+        female, age = body.gender[number] > 0.5, body.age[number]
+        choice = self.outfitter.choose(female, age, draw)
+        look = self.stylist.look(
+            female, age, body.ancestry[number], self.outfitter.worn(choice), draw
+        )
+        layers = self.outfitter.dress(choice, rest, look, draw)
+        radius = self.volumes.radii(rest, heads)
+        return Cast(rest, heads, female, age, tuple(layers), look.surfaces, radius)
+
+    def pose(self, cast: Cast, poses: BodyPoses, scene: Tensor) -> People:
+        """The cast in their poses, each at the origin with the lowest vertex on the floor."""
+        body = self.body
+        now = body.pose(cast.heads_m, poses.rotation, poses.root_rotation)
+        later = body.pose(cast.heads_m, poses.later_rotation, poses.later_root_rotation)
+        travel = poses.root_shift_m / DT_S
+        rate = (later.affine - now.affine) / DT_S
+        rate = torch.cat([rate[..., :3], rate[..., 3:] + travel[:, None, :, None]], -1)
+        moving = PosedBones(now.rotation, now.head_m, rate)
+        joints, coco = body.joints(now, cast.rest_m), body.coco(now, cast.rest_m)
+        speed = (body.joints(later, cast.rest_m) - joints) / DT_S + travel[:, None]
+        coco_speed = (body.coco(later, cast.rest_m) - coco) / DT_S + travel[:, None]
+        parts = [layer.posed(now, moving) for layer in cast.layers]
+        vertices, normals, velocity, person = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ('vertices_m', 'normals', 'velocity_m_s', 'person')
+        )
+        lowest = torch.full_like(joints[:, 0, 0], torch.inf)
+        lowest = lowest.scatter_reduce(0, person, vertices[:, 1], 'amin')
+        pelvis = joints[:, H36M_17.index('pelvis')]
+        shift = torch.stack([-pelvis[:, 0], -lowest, -pelvis[:, 2]], 1)
+        start = [0, *accumulate(len(layer.kept) for layer in cast.layers)]
+        mesh = Mesh(
+            vertices + shift[person], normals,
+            torch.cat([layer.uv.flatten(0, 1)[layer.kept] for layer in cast.layers]),
+            torch.cat([layer.opacity.flatten()[layer.kept] for layer in cast.layers]),
+            velocity, scene[person],
+            torch.cat([part.faces + s for part, s in zip(cast.layers, start[:-1], strict=True)]),
+            torch.cat([layer.surface for layer in cast.layers]),
+        )  # fmt: skip
+        capsules = self.volumes.capsules(now, cast.rest_m, cast.heads_m, cast.radius_m)
+        capsules = Capsules(
+            capsules.start_m + shift[:, None], capsules.end_m + shift[:, None], capsules.radius_m
+        )
+        seat = self._marks.seat(now, cast.rest_m, pelvis) + shift
+        sits = (poses.support == SIT)[:, None]
+        return People(
+            mesh, cast.surfaces, person, joints + shift[:, None], coco + shift[:, None], speed,
+            coco_speed, pelvis + shift, scene, poses.support,
+            torch.where(sits, seat, torch.nan),
+            _shifted(self._marks.hands(now, cast.rest_m, cast.heads_m), shift[:, None]),
+            _shifted(self._marks.back(now, cast.rest_m), shift),
+            capsules, self.volumes.spheres(capsules),
+            cast.rest_m[:, body.number, 1].amax(1) - cast.rest_m[:, body.number, 1].amin(1),
+        )  # fmt: skip
 
     def people(
-        self, poses_m: Tensor, draw: Draw, *, turned: bool = True, one_person: bool = False
-    ) -> People:
-        """People in the given poses (B, 17, 3), each standing at the origin on the floor.
+        self, poses: BodyPoses | Callable[[Tensor], BodyPoses], scene: Tensor, draw: Draw, *,
+        one_person: bool = False,
+    ) -> People:  # fmt: skip
+        """People of the scenes (P,), in given poses or in those that a function of their rest
+        bone heads (P, N, 3) gives. one_person: all are the same person in the same clothes."""
+        count = len(scene)
+        cast = self.cast(1, draw).repeated(count) if one_person else self.cast(count, draw)
+        return self.pose(cast, poses(cast.heads_m) if callable(poses) else poses, scene)
 
-        turned: give each a random heading. one_person: all are the same person in the same
-        clothes (the frames of a film).
-        """
-        count = len(poses_m)
-        cast = 1 if one_person else count
-        number = draw.choose(self.shape_numbers, cast)
-        shape = self.body.shapes[number] + 0.15 * draw.normal(cast, self.body.shapes.shape[1])
-        outfit = self.tailor.cut(cast, self.body.gender[number], draw)
-        look = self._look(cast, draw)
-        yaw = draw.uniform(-torch.pi, torch.pi, count) * turned
-        if one_person:
-            shape = shape.expand(count, -1)
-            outfit = Outfit(
-                *(value.expand(count, *value.shape[1:]) for value in vars(outfit).values())
+    def self_penetration_m(self, people: People) -> Tensor:
+        """How deep (P,) limbs reach into trunk, head or other limbs, see volumes.py."""
+        return self.volumes.penetration_m(people.capsules)
+
+
+def _shifted(frames: Tensor, shift: Tensor) -> Tensor:
+    moved = frames.clone()
+    moved[..., :3, 3] += shift
+    return moved
+
+
+class _Marks:
+    """Frames of palms and back, the point that sits."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        points, heads = body.vertices[body.number], body.bone_heads
+        hip = heads[body.bone_index['upperleg01.L']]
+        level = heads[body.bone_index['spine02'], 1]
+        rear = (points[:, 1] - level).abs() + points[:, 0].abs() + points[:, 2] * 0.5
+        self.back_number = body.number[rear.argmin()]
+        buttock = (points[:, 1] - hip[1] + 0.04).abs() < 0.09
+        buttock &= (points[:, 2] < hip[2]) & (points[:, 0].abs() < 0.15)
+        self.seat_numbers = torch.unique(body.number[buttock])
+        self.frame, self.wrist, self.palm_number = [], [], []
+        for side in 'LR':
+            names = ('wrist', 'finger3-1', 'finger3-3', 'finger2-1', 'finger5-1')
+            wrist, knuckle, tip, index, small = (
+                heads[body.bone_index[f'{name}.{side}']] for name in names
             )
-            look = Look(*(value.expand(count, *value.shape[1:]) for value in vars(look).values()))
-        vertices, heads = self.body.rest(shape)
-        dressed = vertices + outfit.offset_m[..., None] * vertex_normals(vertices, self.body.faces)
-        rotation, root = retarget(self.body, heads, poses_m)
-        if not one_person:
-            rotation = self._posture(rotation, draw)
-        posed = self.body.pose(vertices, heads, rotation, rotations.about_y(yaw) @ root)
-        world = transform(posed.blend, dressed)
-        feet = world[:, self.tailor.layer['shell'], 1].amin(1)
-        pelvis = posed.joints_m[:, 6]
-        shift = torch.stack([-pelvis[:, 0], -feet, -pelvis[:, 2]], 1)
-        normals = vertex_normals(world, self.body.faces)
-        return People(world, normals, posed.joints_m, outfit, look).moved(shift)
+            along = torch.nn.functional.normalize(knuckle - wrist, dim=0)
+            out = torch.linalg.cross(along, index - small)
+            curl = tip - knuckle - ((tip - knuckle) @ along) * along
+            out = torch.nn.functional.normalize(out * (out @ curl).sign(), dim=0)
+            self.frame.append(torch.stack([torch.linalg.cross(along, out), along, out], 1))
+            self.wrist.append(body.bone_index[f'wrist.{side}'])
+            middle = (wrist + knuckle) / 2 + 0.015 * out
+            self.palm_number.append(body.number[(points - middle).norm(dim=1).argmin()])
 
-    def _posture(self, rotation: Tensor, draw: Draw) -> Tensor:
-        """Turn the head and curl the fingers, which 17 joints do not tell."""
-        rotation = rotation.clone()
-        count = len(rotation)
-        yaw, pitch = 0.45 * draw.normal(count), 0.2 * draw.normal(count)
-        turn = rotations.about_x(pitch / 3) @ rotations.about_y(yaw.clamp(-1, 1) / 3)
-        for name in ('neck02', 'neck03', 'head'):
-            rotation[:, self.body.bone_index[name]] = turn
-        curl = draw.uniform(0.0, 1.0, count) ** 1.5 * 1.2
-        for side, sign in (('L', -1.0), ('R', 1.0)):
-            bend = rotations.about_z(sign * curl)
-            for finger in range(2, 6):
-                for joint in range(1, 4):
-                    name = f'finger{finger}-{joint}.{side}'
-                    if name in self.body.bone_index:
-                        rotation[:, self.body.bone_index[name]] = bend
-        for side in ('L', 'R'):
-            point = rotations.about_x(0.15 + 0.25 * draw.normal(count).clamp(-1.5, 1.5))
-            rotation[:, self.body.bone_index[f'foot.{side}']] = point
-        return rotation
+    def seat(self, posed: PosedBones, rest_m: Tensor, pelvis: Tensor) -> Tensor:
+        """Below the pelvis at the height of the lowest of the buttocks (P, 3)."""
+        buttocks = posed.skin(self.body.skin[self.seat_numbers], rest_m[:, self.seat_numbers])
+        lowest = buttocks[..., 1].argmin(1)
+        under = buttocks.gather(1, lowest[:, None, None].expand(-1, 1, 3))[:, 0]
+        return torch.stack([pelvis[:, 0], under[:, 1], (pelvis[:, 2] + under[:, 2]) / 2], 1)
 
-    def _look(self, count: int, draw: Draw) -> Look:
-        materials = len(MATERIALS)
-        device = self.body.device
+    def hands(self, posed: PosedBones, rest_m: Tensor, heads_m: Tensor) -> Tensor:
+        """Frames (P, 2, 4, 4)."""
+        numbers = torch.stack(self.palm_number)
+        origin = posed.skin(self.body.skin[numbers], rest_m[:, numbers])
+        turn = posed.rotation[:, self.wrist] @ torch.stack(self.frame)
+        return _frames(turn, origin)
 
-        def tones(options: tuple[tuple[float, ...], ...]) -> Tensor:
-            return draw.choose(torch.tensor(options, device=device), count)
+    def back(self, posed: PosedBones, rest_m: Tensor) -> Tensor:
+        """Frames (P, 4, 4)."""
+        number = self.back_number[None]
+        origin = posed.skin(self.body.skin[number], rest_m[:, number])[:, 0]
+        return _frames(posed.rotation[:, self.body.bone_index['spine02']], origin)
 
-        strong = draw.uniform(0.0, 1.0, count, materials, 1) ** 1.2 * (
-            1
-            - draw.uniform(0.0, 1.0, count, materials, 3)
-            * draw.uniform(0.0, 1.0, count, materials, 1)
-        )
-        dull = draw.choose(torch.tensor(CLOTH_TONES, device=device), count, materials)
-        tone = torch.where(draw.chance(0.6, count, materials, 1), dull, strong)
-        tone = tone * draw.uniform(0.7, 1.3, count, materials, 1)
-        skin, hair = MATERIALS.index('skin'), MATERIALS.index('hair')
-        tone[:, skin] = tones(SKIN_TONES) * draw.uniform(0.8, 1.15, count, 1)
-        tone[:, hair] = tones(HAIR_TONES) * draw.uniform(0.6, 1.4, count, 1)
-        tone[:, MATERIALS.index('eyes')] = torch.tensor([0.4, 0.38, 0.36], device=device)
-        textured = draw.chance(0.6, count, materials)
-        textured[:, [skin, hair, MATERIALS.index('eyes')]] = False
-        gloss = draw.uniform(0.0, 0.04, count, materials)
-        gloss[:, [skin, hair]] = draw.uniform(0.04, 0.12, count, 1)
-        return Look(
-            tone.clamp(0.004, 0.9),
-            draw.integer(self.bank.cloths, count, materials),
-            textured,
-            1 / draw.log_uniform(0.15, 0.9, count, materials),
-            gloss,
-        )
+
+def _frames(rotation: Tensor, origin: Tensor) -> Tensor:
+    frames = torch.zeros(*origin.shape[:-1], 4, 4, device=origin.device, dtype=origin.dtype)
+    frames[..., :3, :3], frames[..., :3, 3], frames[..., 3, 3] = rotation, origin, 1.0
+    return frames

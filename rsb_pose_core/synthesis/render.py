@@ -1,25 +1,40 @@
-"""From people, scene and cameras to pictures in linear light, with depth and who is where."""
+"""From triangles, rooms, light and views to pictures in linear light, with depth and owners.
 
-from dataclasses import dataclass
+Every image is a stack of pixel tables: the room is cast, the triangles race against it, and what
+each pixel shows in the end is textured and lit once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import avg_pool2d
 
-from rsb_pose_core.synthesis.clothing import MATERIALS
-from rsb_pose_core.synthesis.people import Casting, People
-from rsb_pose_core.synthesis.rasterizer import NEAR_M, Fragments, fragments_of, rasterize
-from rsb_pose_core.synthesis.scene import (
-    BOX_FACES,
-    OPEN_HEIGHT_M,
-    Scene,
-    View,
-    box_mesh,
-    cast_room,
-)
-from rsb_pose_core.synthesis.textures import SIZE as TEXTURE_SIZE
+from rsb_pose_core.synthesis import room as rooms
+from rsb_pose_core.synthesis import shading, shadows
+from rsb_pose_core.synthesis.lighting import Light
+from rsb_pose_core.synthesis.mesh import NOBODY, PLAIN, Mesh, Surfaces
+from rsb_pose_core.synthesis.occlusion import daylight, mesh_openness, room_openness
+from rsb_pose_core.synthesis.rasterizer import Fragments, rasterize
+from rsb_pose_core.synthesis.room import Room, RoomHit
+from rsb_pose_core.synthesis.shading import Surfels, dot, unit
+from rsb_pose_core.synthesis.shadows import ShadowMap
+from rsb_pose_core.synthesis.textures import TextureBank
+from rsb_pose_core.synthesis.timing import stage
+from rsb_pose_core.synthesis.view import View
 
-SHADOW_SIZE, SHADOW_REACH_M = 128, 2.0
+ROOM_BUMP = 0.07
+SKY_M = 1e4
+
+
+@runtime_checkable
+class Panoramas(Protocol):
+    """What the renderer needs of a LightBank."""
+
+    def radiance(self, panorama: Tensor, direction: Tensor) -> Tensor:
+        """Linear-light radiance (P, 3) of maps (P,) in map-axes directions (P, 3)."""
 
 
 @dataclass(frozen=True)
@@ -27,244 +42,308 @@ class Pictures:
     """N rendered images."""
 
     linear: Tensor  # N H W 3, linear light
-    depth_m: Tensor  # N H W, optical depth
-    person: Tensor  # N H W, number in `People`, -1: nobody
+    depth_m: Tensor  # N H W, optical depth; inf: sky
+    owner: Tensor  # N H W, number of the person, NOBODY: no person
+    thing: Tensor  # N H W bool, a triangle that nobody owns
+    velocity_px_s: Tensor | None  # N H W 2, motion of what is seen
 
 
 @dataclass(frozen=True)
-class Shadow:
-    """Orthographic depth of the scenes seen from their suns, (B, S, S), larger is nearer."""
+class Seen:
+    """The triangles of a batch as N images see them, each in at most R images."""
 
-    turn: Tensor  # B 3 3, light from world
-    nearness: Tensor
+    points: Tensor  # 3 R*V, homogeneous pixels
+    faces: Tensor  # 3 R*F, columns of points
+    image: Tensor  # R*F
+    mesh_face: Tensor  # R*F, which face of the mesh it is
 
-    def lit(self, point_m: Tensor, scene: Tensor) -> Tensor:
-        """Share of the sun (P,) that reaches points (P, 3) of scenes (P,)."""
-        local = (self.turn[scene] @ point_m[..., None])[..., 0]
-        place = (local[:, :2] / SHADOW_REACH_M + 1) * (SHADOW_SIZE / 2)
-        nearness = 1 / (local[:, 2] + 6 - 0.05)
-        light = torch.zeros_like(nearness)
-        taps = ((-0.7, -0.3), (0.3, -0.7), (0.7, 0.3), (-0.3, 0.7))
-        for dx, dy in taps:
-            x, y = (place[:, 0] + dx).long(), (place[:, 1] + dy).long()
-            outside = (x < 0) | (y < 0) | (x >= SHADOW_SIZE) | (y >= SHADOW_SIZE)
-            x, y = x.clamp(0, SHADOW_SIZE - 1), y.clamp(0, SHADOW_SIZE - 1)
-            light += (self.nearness[scene, y, x] <= nearness) | outside
-        return light / len(taps)
+
+@dataclass(frozen=True)
+class Shown:
+    """What the N*P pixels of N images show."""
+
+    depth_m: Tensor  # N*P, inf: sky
+    material: Tensor  # N*P, row of the surfaces of triangles, then of the walls of rooms
+    uv: Tensor  # 2 N*P, tiles
+    tiles_per_pixel: Tensor  # N*P
+    normal: Tensor  # 3 N*P
+    openness: Tensor  # N*P, share of the ambient light
 
 
 class Renderer:
-    """Draws people of one casting; stateless between calls."""
+    """Draws scenes with the textures and panoramas of two banks; stateless between calls."""
 
-    def __init__(self, casting: Casting) -> None:
-        self.casting = casting
-        body = casting.body
-        self.faces = body.faces
-        self.single_sided = casting.tailor.face_layer['head'] | casting.tailor.face_layer['shell']
-        self.eyes = casting.tailor.layer['eyes']
+    def __init__(self, bank: TextureBank, lights: Panoramas) -> None:
+        self.bank, self.lights = bank, lights
 
+    @torch.no_grad()
     def render(
-        self, people: People, person_scene: Tensor, scene: Scene, view: View, image_scene: Tensor
+        self,
+        mesh: Mesh,
+        surfaces: Surfaces,
+        room: Room,
+        light: Light,
+        view: View,
+        image_scene: Tensor,
+        spheres: Tensor,
+        *,
+        supersample: int = 1,
+        velocity: bool = False,
+        readout_s: Tensor | None = None,
     ) -> Pictures:
-        """Draw image n of scene image_scene[n], with the people whose scene it is."""
-        shadow = self._shadow(people, person_scene, scene)
-        pair_image, pair_person = (image_scene[:, None] == person_scene[None]).nonzero(
-            as_tuple=True
-        )
-        count, vertices = len(pair_person), people.vertices.shape[1]
-        body_points = view.camera(people.vertices[pair_person], pair_image)
-        box_points_m, box_normals, box_uv = box_mesh(scene)
-        n_boxes = box_points_m.shape[1]
-        images = torch.arange(len(image_scene), device=image_scene.device)
-        box_points = view.camera(box_points_m[image_scene].flatten(1, 2), images)
+        """Draw image n of scene image_scene[n] (N,).
 
-        def pixels(points: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-            near = points[..., 2] < NEAR_M
-            nearness = torch.where(near, -1.0, 1 / points[..., 2].clamp_min(NEAR_M))
-            return view.project(points, image).reshape(-1, 2), nearness.reshape(-1)
+        spheres (B, K, 4): centre and radius in m of spheres that fill the people of each scene,
+        radius 0: none. supersample: samples per pixel and axis. velocity: also the motion of what
+        is seen. readout_s (N,): time from the first to the last row of a rolling shutter; pictures
+        are exact for the middle row, only what moves in the world is bent.
+        """
+        if supersample > 1:
+            fine = self.render(
+                mesh, surfaces, room, light, _refined(view, supersample), image_scene, spheres,
+                velocity=velocity, readout_s=readout_s,
+            )  # fmt: skip
+            return _reduced(fine, supersample)
+        size = (len(view), view.height, view.width)
+        with stage('room'):
+            hit = rooms.cast(room, image_scene, view)
+        with stage('triangles'):
+            seen = see(mesh, view, image_scene, len(light.sun), readout_s)
+            part = self._race(mesh, surfaces, seen, hit.depth_m)
+        with stage('shadows'):
+            overhead = shadows.overhead_map(mesh, surfaces, len(light.sun))
+            shadow = shadows.shadow_map(
+                mesh, surfaces, light.sun_direction, light.sun_size,
+                solid=self._solid(mesh, surfaces),
+            )  # fmt: skip
+        with stage('shading'):
+            openness = room_openness(room, hit, image_scene, spheres, overhead)
+            shown = self._shown(
+                mesh, surfaces, room, hit, view, image_scene, openness, part, spheres
+            )
+            linear = self._lit(surfaces, room, light, view, image_scene, shown, shadow)
+        surface_owner = surfaces.owner[mesh.surface[part.face]]
+        owner = torch.full_like(shown.material, NOBODY)
+        owner[part.pixel] = surface_owner
+        thing = torch.zeros_like(owner, dtype=torch.bool)
+        thing[part.pixel] = surface_owner == NOBODY
+        motion = None
+        if velocity:
+            motion = torch.zeros(len(owner), 2, device=owner.device)
+            motion[part.pixel] = _pixel_velocity(mesh, part, view)
+            motion = motion.view(*size, 2)
+        return Pictures(
+            linear.t().reshape(*size, 3), shown.depth_m.view(size), owner.view(size),
+            thing.view(size), motion,
+        )  # fmt: skip
 
-        body_uv, body_near = pixels(body_points, pair_image)
-        box_px, box_near = pixels(box_points, images)
-        pair, face = people.outfit.drawn[pair_person].nonzero(as_tuple=True)
-        body_faces = self.faces[face] + (pair * vertices)[:, None]
-        present = scene.box_present[image_scene].reshape(-1).nonzero()[:, 0]
-        box_faces = BOX_FACES.to(face.device)[None] + (present * 24)[:, None, None]
-        box_faces = box_faces.reshape(-1, 3) + count * vertices
-        uv, nearness = torch.cat([body_uv, box_px]), torch.cat([body_near, box_near])
-        faces = torch.cat([body_faces, box_faces])
-        box_image = torch.div(present, n_boxes, rounding_mode='floor').repeat_interleave(12)
-        image = torch.cat([pair_image[pair], box_image])
-        cull = torch.zeros(len(faces), dtype=torch.bool, device=face.device)
-        cull[: len(face)] = self.single_sided[face]
-        box_opacity = torch.ones(len(box_near), device=uv.device)
-        opacity = torch.cat([people.outfit.opacity[pair_person].reshape(-1), box_opacity])
-        size = (len(image_scene), view.height, view.width)
-        drawn = rasterize(uv, nearness, faces, image, size, cull=cull, opacity=opacity)
-        fragments = fragments_of(drawn, uv, nearness, faces)
+    def _race(self, mesh: Mesh, surfaces: Surfaces, seen: Seen, room_m: Tensor) -> Fragments:
+        """Of each pixel where a triangle is nearer than room_m (N, H, W); faces of the mesh."""
+        surface = mesh.surface[seen.mesh_face]
+        count, height, width = room_m.shape
+        drawn = rasterize(
+            seen.points, seen.faces, seen.image, (count, height, width), behind=1 / room_m,
+            cull=~surfaces.double_sided[surface],
+            opacity=mesh.opacity.repeat(seen.points.shape[1] // len(mesh.opacity)),
+            lift=surfaces.lift[surface], cut_out=surfaces.cut_out[surface],
+            solid=self._solid(mesh, surfaces, seen.mesh_face),
+        )  # fmt: skip
+        part = drawn.fragments()
+        return replace(part, face=seen.mesh_face[part.face])
 
-        linear, depth = self._room(scene, image_scene, view, shadow)
-        fragments = fragments.select(fragments.inverse_depth > 1 / depth.view(-1)[fragments.pixel])
-        depth.view(-1)[fragments.pixel] = 1 / fragments.inverse_depth
-        person = torch.full_like(depth, -1, dtype=torch.int64)
-        is_body = fragments.face < len(face)
-        body = fragments.select(is_body)
-        who = pair_person[pair[body.face]]
-        person.view(-1)[body.pixel] = who
-        colour = self._body_colour(
-            people, body, who, pair[body.face], scene, person_scene, view, shadow
-        )
-        linear.view(-1, 3)[body.pixel] = colour
-        box = fragments.select(~is_body)
-        linear.view(-1, 3)[box.pixel] = self._box_colour(
-            scene, box, count * vertices, n_boxes, image_scene, box_normals, box_uv, view, shadow
-        )
-        return Pictures(linear, depth, person)
+    def _solid(
+        self, mesh: Mesh, surfaces: Surfaces, mesh_face: Tensor | None = None
+    ) -> Callable[[Fragments], Tensor]:
+        """Where cut-out faces are drawn; mesh_face: face of the mesh of each face, if not it."""
+        uv, faces = mesh.uv.t().contiguous(), mesh.faces.t().contiguous()
+        area = _texture_area(mesh)
 
-    def _shadow(self, people: People, person_scene: Tensor, scene: Scene) -> Shadow:
-        sun = scene.sun_direction
-        across = normalize(
-            torch.linalg.cross(sun, sun.new_tensor([0.0, 0.0, 1.0]).expand_as(sun)), dim=1
-        )
-        turn = torch.stack([across, torch.linalg.cross(sun, across), -sun], 1)
-        local = people.vertices @ turn[person_scene].mT
-        place = (local[..., :2] / SHADOW_REACH_M + 1) * (SHADOW_SIZE / 2)
-        nearness = 1 / (local[..., 2] + 6).clamp_min(0.1)
-        count, vertices = nearness.shape
-        pair, face = people.outfit.drawn.nonzero(as_tuple=True)
-        faces = self.faces[face] + (pair * vertices)[:, None]
-        size = (len(sun), SHADOW_SIZE, SHADOW_SIZE)
-        place, nearness = place.reshape(-1, 2), nearness.reshape(-1)
-        drawn = rasterize(place, nearness, faces, person_scene[pair], size)
-        covered = fragments_of(drawn, place, nearness, faces)
-        depth = torch.zeros(size, device=sun.device)
-        depth.view(-1)[covered.pixel] = covered.inverse_depth
-        return Shadow(turn, depth)
+        def solid(part: Fragments) -> Tensor:
+            if mesh_face is not None:
+                part = replace(part, face=mesh_face[part.face])
+            texture = surfaces.texture[mesh.surface[part.face]]
+            texture = torch.where(texture == PLAIN, self.bank.white, texture)
+            tiles_per_pixel = (area[part.face] * part.spread).sqrt()
+            return self.bank.alpha(texture, part.interpolate(uv, faces), tiles_per_pixel) >= 0.5
 
-    def _light(
-        self, scene: Scene, index: Tensor, normal: Tensor, lit: Tensor, wrap: Tensor | float = 0.0
-    ) -> Tensor:
-        """Irradiance (P, 3) on surfaces of scenes `index` (P,)."""
-        towards = (normal * scene.sun_direction[index]).sum(-1, keepdim=True)
-        direct = ((towards + wrap) / (1 + wrap)).clamp_min(0) * lit[:, None]
-        up = 0.5 + 0.5 * normal[:, 1:2]
-        fill = (normal * scene.fill_direction[index]).sum(-1, keepdim=True).clamp_min(0)
-        return (
-            scene.sun[index] * direct
-            + scene.above[index] * up
-            + scene.below[index] * (1 - up)
-            + scene.fill[index] * fill
-        )
+        return solid
 
-    def _room(
-        self, scene: Scene, image_scene: Tensor, view: View, shadow: Shadow
-    ) -> tuple[Tensor, Tensor]:
-        hit = cast_room(scene, image_scene, view)
-        index = image_scene[:, None, None].expand_as(hit.depth_m)
-        tiles = scene.wall_tiles_per_m[index, hit.wall]
-        step = hit.depth_m / view.fx[:, None, None] * tiles * TEXTURE_SIZE
-        texture = scene.wall_texture[index, hit.wall].reshape(-1)
-        albedo = self.casting.bank.sample(
-            texture, (hit.uv_m * tiles[..., None]).reshape(-1, 2), step.reshape(-1)
-        )
-        albedo = albedo * scene.wall_tint[index, hit.wall].reshape(-1, 3)
-        flat = index.reshape(-1)
-        point = hit.point_m.reshape(-1, 3)
-        light = self._light(scene, flat, hit.normal.reshape(-1, 3), shadow.lit(point, flat))
-        colour = albedo * light
-        high = scene.room_high_m[image_scene, 1] >= OPEN_HEIGHT_M
-        sky = (high[:, None, None] & (hit.wall == 3)).reshape(-1)
-        colour = torch.where(sky[:, None], scene.sky[flat].nan_to_num(0.0), colour)
-        return colour.view(*hit.depth_m.shape, 3), hit.depth_m.clone()
+    def _shown(
+        self, mesh: Mesh, surfaces: Surfaces, room: Room, hit: RoomHit, view: View,
+        image_scene: Tensor, room_openness: Tensor, part: Fragments, spheres: Tensor,
+    ) -> Shown:  # fmt: skip
+        """The room, and over it the triangles."""
+        wall = hit.wall + rooms.WALLS * image_scene[:, None, None]
+        tiles = room.tiles_per_m.reshape(-1)[wall.reshape(-1)]
+        uv = hit.uv_m.permute(3, 0, 1, 2).reshape(2, -1) * tiles
+        normal = hit.normal.permute(3, 0, 1, 2).contiguous()
+        slant = dot(normal, -unit(_rays(view)).view_as(normal)).abs().clamp_min(0.02).rsqrt()
+        reach = hit.depth_m.clamp_max(SKY_M) / view.fx[:, None, None]
+        footprint = (slant * reach).view(-1) * tiles
+        depth, material = hit.depth_m.reshape(-1).clone(), wall.view(-1) + len(surfaces)
+        normal, openness = normal.view(3, -1), room_openness.reshape(-1)
+        faces = mesh.faces.t().contiguous()
+        table = torch.cat([mesh.normals.t(), mesh.uv.t(), mesh_openness(mesh, part, spheres)])
+        value = part.interpolate(table, faces)
+        depth[part.pixel] = 1 / part.inverse_depth
+        material[part.pixel] = mesh.surface[part.face]
+        normal[:, part.pixel] = value[:3]
+        uv[:, part.pixel] = value[3:5]
+        openness[part.pixel] = value[5]
+        footprint[part.pixel] = (_texture_area(mesh)[part.face] * part.spread).sqrt()
+        return Shown(depth, material, uv, footprint, normal, openness)
 
-    def _body_colour(
-        self, people: People, part: Fragments, who: Tensor, pair: Tensor, scene: Scene,
-        person_scene: Tensor, view: View, shadow: Shadow,
+    def _lit(
+        self, surfaces: Surfaces, room: Room, light: Light, view: View, image_scene: Tensor,
+        shown: Shown, shadow: ShadowMap,
     ) -> Tensor:  # fmt: skip
-        vertices = people.vertices.shape[1]
-        local = part.vertices - (pair * vertices)[:, None]
-        at = Fragments(part.pixel, part.face, local + (who * vertices)[:, None], part.weight,
-                       part.inverse_depth)  # fmt: skip
-        point = at.interpolate(people.vertices.reshape(-1, 3))
-        normal = normalize(at.interpolate(people.normals.reshape(-1, 3)), dim=1)
-        cover = at.interpolate(people.outfit.coverage_m.reshape(-1, 5))
-        rest_at = Fragments(part.pixel, part.face, local, part.weight, part.inverse_depth)
-        rest = rest_at.interpolate(self.casting.body.vertices)
-        material = torch.zeros_like(who)
-        for garment, name in enumerate(('trousers', 'top', 'jacket', 'shoes', 'hair')):
-            material = torch.where(cover[:, garment] > 0, MATERIALS.index(name), material)
-        material = torch.where(self.eyes[local[:, 0]], MATERIALS.index('eyes'), material)
-        look = people.look
-        albedo = look.tone[who, material]
-        printed = look.textured[who, material].nonzero()[:, 0]
-        owner, cloth = who[printed], material[printed]
-        tiles = look.tiles_per_m[owner, cloth]
-        flat = torch.stack([rest[:, 0] + 0.8 * rest[:, 2], -rest[:, 1]], 1)[printed]
-        footprint = tiles * TEXTURE_SIZE / (part.inverse_depth[printed] * view.fx[0])
-        print_colour = self.casting.bank.sample(
-            look.texture[owner, cloth], flat * tiles[:, None], footprint
-        )
-        albedo[printed] = print_colour
-        albedo = self._face_paint(rest, material, albedo, look.tone[who, MATERIALS.index('hair')])
-        index = person_scene[who]
-        image = torch.div(part.pixel, view.height * view.width, rounding_mode='floor')
-        to_eye = normalize(view.centre_m[image] - point, dim=1)
-        normal = torch.where((normal * to_eye).sum(1, keepdim=True) < 0, -normal, normal)
-        # folds and strands finer than the mesh
-        ripple = torch.sin(
-            rest @ rest.new_tensor([[61.0, -38.0, 17.0], [23.0, 47.0, -59.0], [-42, 19.0, 53]])
-        )
-        rough = torch.where(material == 0, 0.03, 0.22)[:, None]
-        normal = normalize(normal + rough * ripple, dim=1)
-        lit = shadow.lit(point + 0.02 * normal, index)
-        wrap = torch.where(
-            (material == 0)[:, None],
-            rest.new_tensor([0.32, 0.16, 0.1]),
-            rest.new_tensor([0.08] * 3),
-        )
-        colour = albedo * self._light(scene, index, normal, lit, wrap)
-        half = normalize(to_eye + scene.sun_direction[index], dim=1)
-        shine = look.gloss[who, material] * (normal * half).sum(1).clamp_min(0) ** 20 * lit
-        near_floor = 1 - 0.35 * torch.exp(-point[:, 1:2].clamp_min(0) / 0.12)
-        return colour * near_floor + shine[:, None] * scene.sun[index]
+        """Radiance (3, N*P) of what the pixels show."""
+        flat = (len(view), view.height * view.width)
+        rays = _rays(view)
+        point = rays * shown.depth_m.clamp_max(SKY_M).view(flat) + view.centre_m.t()[..., None]
+        to_eye = -unit(rays)
+        texture, table = self._materials(surfaces, room)
+        colour, slope = self.bank.relief(texture[shown.material], shown.uv, shown.tiles_per_pixel)
+        values = table[:, shown.material].view(-1, *flat)
+        tint, gloss, bump, scatter = values[:3], values[3], values[4], values[5:]
+        normal = unit(shown.normal.view(3, *flat))
+        normal = torch.where(dot(normal, to_eye) < 0, -normal, normal)
+        surfels = Surfels(
+            colour.view(3, *flat).mul_(tint),
+            shading.relieved(normal, slope.view(2, *flat).mul_(bump).clamp_(-1, 1)),
+            to_eye, shadow.lit(point, normal, scatter[0], image_scene),
+            shown.openness.view(flat), daylight(room, light, image_scene, point), gloss, scatter,
+        )  # fmt: skip
+        linear = shading.shade(surfels, light, image_scene).view(3, -1)
+        sky = torch.isinf(shown.depth_m).nonzero()[:, 0]
+        scene = image_scene[torch.div(sky, flat[1], rounding_mode='floor')]
+        linear[:, sky] = self._sky(light, scene, rays.reshape(3, -1)[:, sky])
+        return linear
 
-    def _face_paint(self, rest: Tensor, material: Tensor, albedo: Tensor, hair: Tensor) -> Tensor:
-        """Lips, brows and eye sockets, where the rest pose has them."""
-        x, y, z = rest.unbind(1)
-        skin_of_face = (material == 0) & (z > 0.09)
-
-        def oval(cx: float, cy: float, rx: float, ry: float) -> Tensor:
-            inside = ((x.abs() - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1
-            return (skin_of_face & inside)[:, None]
-
-        albedo = torch.where(
-            oval(0.0, 0.684, 0.026, 0.009), albedo * albedo.new_tensor([0.95, 0.6, 0.6]), albedo
+    def _materials(self, surfaces: Surfaces, room: Room) -> tuple[Tensor, Tensor]:
+        """Texture (M,), and colour, gloss, bump, scatter (8, M) of triangles, then of walls."""
+        walls = room.texture.numel()
+        rough = torch.zeros(walls, 4, device=room.tint.device)
+        rough[:, 0] = ROOM_BUMP
+        wall = torch.cat([room.tint.reshape(-1, 3), room.gloss.reshape(-1, 1), rough], 1)
+        mesh = torch.cat(
+            [surfaces.colour, surfaces.gloss[:, None], surfaces.bump[:, None], surfaces.scatter], 1
         )
-        albedo = torch.where(oval(0.034, 0.779, 0.02, 0.0045), hair, albedo)
-        return torch.where(oval(0.031, 0.756, 0.02, 0.008), albedo * 0.75, albedo)
+        texture = torch.cat([surfaces.texture, room.texture.reshape(-1)])
+        texture = torch.where(texture == PLAIN, self.bank.white, texture)
+        return texture, torch.cat([mesh, wall]).t().contiguous()
 
-    def _box_colour(
-        self, scene: Scene, part: Fragments, first: int, n_boxes: int, image_scene: Tensor,
-        normals: Tensor, uv_m: Tensor, view: View, shadow: Shadow,
-    ) -> Tensor:  # fmt: skip
-        vertex = part.vertices - first  # image, box, corner
-        number = torch.div(vertex[:, 0], 24, rounding_mode='floor')
-        image = torch.div(number, n_boxes, rounding_mode='floor')
-        index, box = image_scene[image], number % n_boxes
-        at = Fragments(part.pixel, part.face,
-                       vertex % 24 + ((index * n_boxes + box) * 24)[:, None], part.weight,
-                       part.inverse_depth)  # fmt: skip
-        normal = at.interpolate(normals.reshape(-1, 3))
-        tiles = scene.box_tiles_per_m[index, box]
-        uv = at.interpolate(uv_m.reshape(-1, 2)) * tiles[:, None]
-        footprint = tiles * TEXTURE_SIZE / (part.inverse_depth * view.fx[0])
-        albedo = self.casting.bank.sample(scene.box_texture[index, box], uv, footprint)
-        albedo = albedo * scene.box_tint[index, box]
-        within = part.pixel - image * (view.height * view.width)
-        v = torch.div(within, view.width, rounding_mode='floor')
-        u = within - v * view.width
-        x, y = (u - view.cx[image]) / view.fx[image], (v - view.cy[image]) / view.fy[image]
-        ray = torch.stack([x, y, torch.ones_like(x)], 1)
-        ray = (view.rotation[image].mT @ ray[..., None])[..., 0] / part.inverse_depth[:, None]
-        point = view.centre_m[image] + ray
-        normal = torch.where((normal * ray).sum(1, keepdim=True) > 0, -normal, normal)
-        return albedo * self._light(scene, index, normal, shadow.lit(point, index))
+    def _sky(self, light: Light, scene: Tensor, direction: Tensor) -> Tensor:
+        """Radiance (3, P) of the panoramas of scenes (P,) in world directions (3, P)."""
+        turn = light.panorama_turn[scene]
+        towards = torch.stack([dot(turn[:, k].t(), direction) for k in range(3)], 1)
+        found = self.lights.radiance(light.panorama[scene].clamp_min(0), towards)
+        found = found * light.panorama_gain[scene]
+        return torch.where(light.panorama[scene, None] < 0, light.ambient[scene, 0], found).t()
+
+
+def see(
+    mesh: Mesh, view: View, image_scene: Tensor, scenes: int, readout_s: Tensor | None = None
+) -> Seen:
+    """Every face of so many scenes in every image of its scene, R images at most."""
+    images = torch.arange(len(view), device=image_scene.device)
+    rank = (image_scene[:, None] == image_scene[None]).tril(-1).sum(1)
+    most = int(rank.max()) + 1
+    table = torch.full((most, scenes), -1, device=image_scene.device)
+    table[rank, image_scene] = images
+    vertex_image = table[:, mesh.scene].reshape(-1)  # R*V
+    points = mesh.vertices_m.t().repeat(1, most)
+    lens = torch.zeros(len(view), 3, 3, device=view.fx.device)
+    lens[:, 0, 0], lens[:, 0, 2], lens[:, 1, 1] = view.fx, view.cx, view.fy
+    lens[:, 1, 2], lens[:, 2, 2] = view.cy, 1
+    cameras = torch.cat([(lens @ view.rotation).flatten(1), view.centre_m], 1).t().contiguous()
+    camera = cameras[:, vertex_image]
+
+    def project(world: Tensor) -> Tensor:
+        moved = world - camera[9:]
+        return torch.stack([dot(camera[3 * k : 3 * k + 3], moved) for k in range(3)])
+
+    pixel = project(points)
+    if readout_s is not None:
+        motion = mesh.velocity_m_s.t().repeat(1, most)
+        row_s = (readout_s / max(view.height - 1, 1))[vertex_image]
+        middle = (view.height - 1) / 2
+        for _ in range(2):  # a fixed point: the row that a moving point is read in
+            row = (pixel[1] / pixel[2].clamp_min(1e-3)).clamp(-view.height, 2 * view.height)
+            pixel = project(points + motion * ((row - middle) * row_s))
+    count = len(mesh.faces)
+    shift = torch.arange(most, device=images.device) * len(mesh.vertices_m)
+    faces = (mesh.faces.t().contiguous()[:, None] + shift[:, None]).view(3, -1)
+    mesh_face = torch.arange(count, device=images.device).repeat(most)
+    image = table[:, mesh.scene[mesh.faces[:, 0]]].reshape(-1)
+    if most * scenes != len(view):
+        there = (image >= 0).nonzero()[:, 0]
+        faces, image, mesh_face = faces[:, there], image[there], mesh_face[there]
+    return Seen(pixel, faces, image, mesh_face)
+
+
+def _texture_area(mesh: Mesh) -> Tensor:
+    """Twice the area (F,) of the faces in texture tiles."""
+    u, v = mesh.uv.t().contiguous()
+    a, b, c = mesh.faces.t().contiguous()
+    area = (u[b] - u[a]) * (v[c] - v[a]) - (u[c] - u[a]) * (v[b] - v[a])
+    return torch.abs(area)
+
+
+def _rays(view: View) -> Tensor:
+    """World directions (3, N, H*W) with optical depth 1."""
+    device = view.fx.device
+    x = (torch.arange(view.width, device=device) - view.cx[:, None]) / view.fx[:, None]
+    y = (torch.arange(view.height, device=device) - view.cy[:, None]) / view.fy[:, None]
+    axes = view.rotation.permute(2, 0, 1)[..., None]  # 3 N 3 1
+    rows = axes[:, :, 1] * y + axes[:, :, 2]  # 3 N H
+    columns = axes[:, :, 0] * x  # 3 N W
+    return (rows[..., None] + columns[:, :, None]).flatten(2)
+
+
+def _pixel_velocity(mesh: Mesh, part: Fragments, view: View) -> Tensor:
+    """How fast the fragments of an image move in it, pixels per second (P, 2)."""
+    velocity = part.interpolate(mesh.velocity_m_s.t().contiguous(), mesh.faces.t().contiguous())
+    image = torch.div(part.pixel, view.height * view.width, rounding_mode='floor')
+    row = torch.div(part.pixel, view.width, rounding_mode='floor')
+    x, y = part.pixel - row * view.width, row - image * view.height
+    lens = torch.stack([view.fx, view.fy, view.cx, view.cy])
+    camera = torch.cat([view.rotation.flatten(1).t(), lens])[:, image]
+    vx, vy, vz = (dot(camera[k : k + 3], velocity) for k in (0, 3, 6))
+    fx, fy, cx, cy = camera[9:]
+    u, v = fx * vx - (x - cx) * vz, fy * vy - (y - cy) * vz
+    return torch.stack([u, v], 1) * part.inverse_depth[:, None]
+
+
+def _refined(view: View, factor: int) -> View:
+    """The same view in pixels `factor` times as small."""
+    shift = (factor - 1) / 2
+    return View(
+        view.fx * factor, view.fy * factor, view.cx * factor + shift, view.cy * factor + shift,
+        view.rotation, view.centre_m, view.height * factor, view.width * factor,
+    )  # fmt: skip
+
+
+def _reduced(drawn: Pictures, factor: int) -> Pictures:
+    """Average light; of the rest what the middle of a pixel shows.
+
+    At even factors four samples lie round the middle: one of them says who it is, and where all
+    show about the same depth, the depth is that of the plane through them, else of that one.
+    """
+    linear = avg_pool2d(drawn.linear.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
+    middle = factor // 2
+    pick = (slice(None), slice(middle, None, factor), slice(middle, None, factor))
+    depth = drawn.depth_m[pick]
+    if factor % 2 == 0:
+        inverse = 1 / drawn.depth_m
+        starts = [(middle - dy, middle - dx) for dy in (0, 1) for dx in (0, 1)]
+        corners = torch.stack([inverse[:, y::factor, x::factor] for y, x in starts])
+        smooth = corners.amax(0) < 1.03 * corners.amin(0)
+        depth = torch.where(smooth, 1 / corners.mean(0), depth)
+    velocity = drawn.velocity_px_s
+    if velocity is not None:
+        velocity = velocity[pick] / factor
+    return Pictures(
+        linear.contiguous(), depth.contiguous(), drawn.owner[pick].contiguous(),
+        drawn.thing[pick].contiguous(), velocity,
+    )  # fmt: skip

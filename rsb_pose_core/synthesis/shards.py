@@ -1,140 +1,240 @@
 """Shards of rendered pairs: made by several processes, resumable, the same for one seed."""
 
-import multiprocessing
 import os
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from rsb_pose_core.errors import RsbPoseError
-from rsb_pose_core.synthesis.body import Body
-from rsb_pose_core.synthesis.motion import pose_library, read_motion, split_of
-from rsb_pose_core.synthesis.pairs import PairRenderer, StereoPairs
-from rsb_pose_core.synthesis.people import Casting
-from rsb_pose_core.synthesis.textures import TextureBank
+from rsb_pose_core.errors import DataError, RsbPoseError
+from rsb_pose_core.synthesis.pairs import PairSpace, StereoPairs, make_renderer
+from rsb_pose_core.synthesis.processes import in_processes
 
-SHARD_PAIRS, BATCH_PAIRS = 100, 10
-SHARDS_PER_BANK = 10  # textures change every thousand pairs
-# which of the body's 3000 sample shapes each split may show, and where its seeds start
-SPLITS = ('train', 'val', 'test')
-SHAPES = {'train': slice(0, 2700), 'val': slice(2700, 2850), 'test': slice(2850, 3000)}
+Arrays = dict[str, np.ndarray]
+
+# Where the seeds of each split begin: a million for each seed of a job, one for each casting.
 SEEDS = {'train': 0, 'val': 500_000_000, 'test': 600_000_000}
-# without these, glibc returns every large tensor to the kernel and maps it again
-ALLOCATOR = {
-    'MALLOC_MMAP_THRESHOLD_': '4000000000',
-    'MALLOC_TRIM_THRESHOLD_': '16000000000',
-    'MALLOC_ARENA_MAX': '2',
-}
+SEEDS_OF_A_JOB = 1_000_000
+MAPS = ('person_mask_left', 'person_mask_right', 'depth_m_left', 'disparity_left')
+
+
+@runtime_checkable
+class Renderer(Protocol):
+    """What draws pairs: batch `number` of a seed is the same whatever was drawn before."""
+
+    def batch(self, count: int, seed: int, number: int) -> StereoPairs: ...
+
+
+MakeRenderer = Callable[[Path, str, int, PairSpace, str], Renderer]
 
 
 @dataclass(frozen=True)
-class ShardJob:
-    """What to render."""
+class PairFiles:
+    """Numbered files of pairs, and from what they are drawn."""
 
-    out: Path
-    motion: Path
-    photos: Path | None
+    folder: Path
+    data: Path  # as make_renderer takes it
     split: str = 'train'
     seed: int = 0
     device: str = 'cpu'
+    maps: bool = False  # masks, depth and disparity as well
+    space: PairSpace = field(default_factory=PairSpace)
+    # the rest is part of what a seed means: with other numbers it draws other pairs
+    pairs_per_file: int = 100
+    pairs_per_batch: int = 10
+    files_per_casting: int = 10  # textures and people change every so often
+    make: MakeRenderer = make_renderer
 
-    def path(self, shard: int) -> Path:
-        return self.out / f'{self.split}_{self.seed:03d}_{shard:05d}.npz'
+    @property
+    def title(self) -> str:
+        """Beside the progress bar."""
+        return f'render {self.split}'
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        """Some that a file must have to be one of this kind."""
+        raise NotImplementedError
+
+    def path(self, number: int) -> Path:
+        """Of file `number`."""
+        raise NotImplementedError
+
+    def arrays_of(self, batches: Iterable[StereoPairs]) -> Arrays:
+        """What a file holds of the pairs of successive batches."""
+        raise NotImplementedError
+
+    @property
+    def first_seed(self) -> int:
+        """Of the renderer; castings count from it."""
+        return SEEDS[self.split] + self.seed * SEEDS_OF_A_JOB
 
 
-def arrays_of(pairs: StereoPairs) -> dict[str, np.ndarray]:
-    """The arrays of a shard (see datasets.stereo_shards) for rendered pairs."""
-    calibration = torch.stack(pairs.calibration.fields(), 1)
-    return {
-        'left': pairs.left,
-        'right': pairs.right,
-        'xyz_m': pairs.xyz_m.cpu().numpy(),
-        'uv_left': pairs.uv_left.cpu().numpy(),
-        'uv_right': pairs.uv_right.cpu().numpy(),
-        'visibility': pairs.visibility.to(torch.uint8).cpu().numpy(),
-        'calibration': calibration.double().cpu().numpy(),
-    }
+class FileRenderer:
+    """Draws files in this process."""
 
+    def __init__(self, files: PairFiles) -> None:
+        self.files = files
+        self._casting_seed: int | None = None
+        self._renderer: Renderer
 
-class ShardRenderer:
-    """Renders the shards of a job, one after the other, in this process."""
+    def arrays(self, number: int) -> Arrays:
+        """Arrays of file `number`."""
+        return self.files.arrays_of(self._batches(number))
 
-    def __init__(self, job: ShardJob) -> None:
-        self.job = job
-        clips = [clip for clip in read_motion(job.motion) if split_of(clip) == job.split]
-        if not clips:
-            raise RsbPoseError(
-                f'no clips of the {job.split} split in {job.motion}; add the motion files that '
-                'the README names'
+    def _batches(self, number: int) -> Iterator[StereoPairs]:
+        files = self.files
+        casting_seed = files.first_seed + number // files.files_per_casting
+        if casting_seed != self._casting_seed:
+            self._renderer = files.make(
+                files.data, files.split, casting_seed, files.space, files.device
             )
-        self.poses = pose_library(clips)
-        self.body = Body(device=job.device)
-        self.bank_seed = -1
-
-    def shard(self, number: int) -> dict[str, np.ndarray]:
-        job = self.job
-        seed = SEEDS[job.split] + job.seed * 1_000_000
-        bank_seed = seed + number // SHARDS_PER_BANK
-        if bank_seed != self.bank_seed:
-            bank = TextureBank(bank_seed, photo_folder=job.photos, device=job.device)
-            casting = Casting(self.body, bank, SHAPES[job.split])
-            self.renderer = PairRenderer(casting, self.poses)
-            self.bank_seed = bank_seed
-        parts = [
-            arrays_of(self.renderer.batch(BATCH_PAIRS, seed, number * SHARD_PAIRS + first))
-            for first in range(0, SHARD_PAIRS, BATCH_PAIRS)
-        ]
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+            self._casting_seed = casting_seed
+        for first in range(0, files.pairs_per_file, files.pairs_per_batch):
+            yield self._renderer.batch(
+                files.pairs_per_batch, files.first_seed, number * files.pairs_per_file + first
+            )
 
 
-_renderer: ShardRenderer
+@dataclass(frozen=True)
+class ShardFiles(PairFiles):
+    """Shards for the trainer: see shard_arrays."""
+
+    @property
+    def array_names(self) -> tuple[str, ...]:
+        return ('left', *(MAPS if self.maps else ()))
+
+    def path(self, number: int) -> Path:
+        return self.folder / f'{self.split}_{self.seed:03d}_{number:05d}.npz'
+
+    def arrays_of(self, batches: Iterable[StereoPairs]) -> Arrays:
+        return joined([shard_arrays(pairs, self.maps) for pairs in batches])
 
 
-def _start_worker(job: ShardJob) -> None:
-    global _renderer
-    torch.set_num_threads(1)
-    _renderer = ShardRenderer(job)
+def joined(parts: Sequence[Arrays]) -> Arrays:
+    """One set of arrays from those of successive batches."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _write_shard(number: int) -> int:
-    path = _renderer.job.path(number)
-    unfinished = path.with_suffix('.part')
-    with unfinished.open('wb') as file:
-        np.savez(file, **_renderer.shard(number))  # type: ignore[arg-type]
-    unfinished.rename(path)
-    return number
+def shard_arrays(pairs: StereoPairs, maps: bool = False) -> Arrays:
+    """The arrays of a shard for B rendered pairs of crops; those of the subject, in slot 0.
 
-
-def render_shards(job: ShardJob, shards: int, processes: int) -> int:
-    """Render the shards that are not there yet; returns how many were made.
-
-    Raises RsbPoseError when the folder cannot be written; finished shards stay valid.
+    left, right (B,S,S,3) uint8 RGB; xyz_m (B,17,3), uv_left, uv_right (B,17,2) and visibility
+    (B,2,17) of H36M-17, the same of COCO-17 with the prefix coco_; box_left, box_right (B,4);
+    calibration (B,6: fx, fy, cx_left, cx_right, cy, baseline_m), of the crops; with `maps` also
+    person_mask_left, person_mask_right (B,S,S) uint8: person slot + 1, 0 nobody; depth_m_left and
+    disparity_left (B,S,S), the former inf in the sky.
     """
+    labels = pairs.labels
+    arrays: Arrays = {'left': pairs.left, 'right': pairs.right}
+    for prefix, joints in (('', labels.h36m), ('coco_', labels.coco)):
+        arrays[f'{prefix}xyz_m'] = _numpy(joints.xyz_m[:, 0])
+        arrays[f'{prefix}uv_left'] = _numpy(joints.uv_left[:, 0])
+        arrays[f'{prefix}uv_right'] = _numpy(joints.uv_right[:, 0])
+        arrays[f'{prefix}visibility'] = _numpy(joints.visibility[:, 0])
+    arrays['box_left'] = _numpy(labels.box_left[:, 0])
+    arrays['box_right'] = _numpy(labels.box_right[:, 0])
+    arrays['calibration'] = _numpy(torch.stack(pairs.calibration.fields(), 1).double())
+    if maps:
+        arrays |= {name: _numpy(getattr(pairs, name)) for name in MAPS}
+    return arrays
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.cpu().numpy()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz that is there whole or not at all. Raises OSError, on a full disk too."""
+    unfinished = path.with_suffix('.part')
     try:
-        job.out.mkdir(parents=True, exist_ok=True)
+        with unfinished.open('wb') as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())  # some file systems notice only now that they are full
+        unfinished.rename(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class _Prepare:
+    """Prepares a process to write files."""
+
+    files: PairFiles
+
+    def __call__(self) -> Callable[[int], None]:
+        renderer = FileRenderer(self.files)
+
+        def write(number: int) -> None:
+            write_arrays(self.files.path(number), renderer.arrays(number))
+
+        return write
+
+
+def make_files(files: PairFiles, count: int, processes: int) -> int:
+    """Make those of the first `count` files that are not there yet; returns how many were made.
+
+    Raises RsbPoseError, one sentence, where the folder cannot be written or the disk is full;
+    finished files stay valid and are not made again.
+    """
+    folder, paths = files.folder, [files.path(number) for number in range(count)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(paths)
     except OSError as error:
-        raise RsbPoseError(f'cannot write to {job.out} ({error}); choose another --out') from error
-    missing = [number for number in range(shards) if not job.path(number).exists()]
-    if not missing:
-        return 0
-    ShardRenderer(job)  # complain here, once, rather than in every process
-    os.environ.update(ALLOCATOR)
-    context = multiprocessing.get_context('spawn')
-    with (
-        context.Pool(processes, _start_worker, (job,)) as pool,
-        tqdm(total=len(missing) * SHARD_PAIRS, unit='pair', desc=f'render {job.split}') as bar,
-    ):
-        try:
-            for _ in pool.imap_unordered(_write_shard, missing):
-                bar.update(SHARD_PAIRS)
-            pool.close()
-            pool.join()
-        except OSError as error:
-            raise RsbPoseError(
-                f'cannot write a shard to {job.out} ({error}); free space and run again: '
-                'finished shards are kept'
-            ) from error
-    return len(missing)
+        raise RsbPoseError(f'cannot write to {folder} ({error}); choose another --out') from error
+    missing = [
+        number for number, path in enumerate(paths) if not finished(path, files.array_names)
+    ]
+    bar = tqdm(
+        total=count * files.pairs_per_file,
+        initial=(count - len(missing)) * files.pairs_per_file,
+        unit='pair',
+        desc=files.title,
+    )
+    made = 0
+    try:
+        with bar:
+            for _ in in_processes(_Prepare(files), missing, processes):
+                made += 1
+                bar.update(files.pairs_per_file)
+    except OSError as error:
+        raise RsbPoseError(
+            f'cannot write to {folder} ({error.strerror or error}) after {made} new files; free '
+            'some space and run again: finished files are kept'
+        ) from error
+    finally:
+        _remove_unfinished(paths)  # of processes that were stopped while they wrote
+    return made
+
+
+def _remove_unfinished(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.with_suffix('.part').unlink(missing_ok=True)
+
+
+def finished(path: Path, array_names: Sequence[str]) -> bool:
+    """Whether a file is there. Raises DataError where it is damaged or lacks arrays."""
+    if not path.exists():
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = archive.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f'{path}: not a whole .npz of stereo pairs ({error}); delete it and run again'
+        ) from error
+    for name in array_names:
+        if f'{name}.npy' not in found:
+            raise DataError(
+                f'{path}: no array {name}, expected one in files of this kind; choose another '
+                f'--out or delete the file and run again'
+            )
+    return True

@@ -1,241 +1,293 @@
-"""A bank of textures: woven and printed cloth, walls, floors, clutter, photographs."""
+"""A bank of textures: procedural ones, photographs and named pictures, with mip levels."""
 
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-SIZE = 256
-Picture = np.ndarray  # SIZE SIZE 3, float 0..1, sRGB
+from rsb_pose_core.errors import DataError
+from rsb_pose_core.synthesis.materials import MAKERS
+from rsb_pose_core.synthesis.patterns import SIZE, Noise, Picture
+from rsb_pose_core.synthesis.splits import names_of
 
+log = logging.getLogger(__name__)
 
-def spectral_noise(rng: np.random.Generator, exponent: float) -> np.ndarray:
-    """Noise (SIZE, SIZE) whose power falls as frequency^-exponent; mean 0, deviation 1."""
-    f = np.fft.fftfreq(SIZE) * SIZE
-    radius = np.hypot(f[:, None], f[None])
-    radius[0, 0] = 1
-    amplitude = radius ** (-exponent / 2)
-    amplitude[0, 0] = 0
-    phase = np.exp(2j * np.pi * rng.random((SIZE, SIZE)))
-    noise = np.fft.ifft2(amplitude * phase).real
-    return np.asarray((noise - noise.mean()) / noise.std(), np.float32)
+LEVELS = 11  # of the largest picture, 1024 to 1 texels
+SOFTNESS = 0.7  # of a mip level: a texel spans 0.6 to 1.2 pixels
+SURFACE_KINDS = ('wall', 'floor', 'ground', 'furniture')
+LUMINANCE = (0.21, 0.72, 0.07)
+RELIEF_TEXELS = 32  # a slope is the change of sqrt(luminance) over 1 / RELIEF_TEXELS of a tile
 
 
-def colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """RGB colours (count, 3) as clothes and things have them: many dull, some strong."""
-    hsv = np.stack([rng.random(count) * 180, rng.beta(1.1, 1.8, count) * 255,
-                    (0.05 + 0.95 * rng.beta(1.3, 1.2, count)) * 255], -1)  # fmt: skip
-    rgb = cv2.cvtColor(hsv[None].astype(np.uint8), cv2.COLOR_HSV2RGB)[0]
-    return np.asarray(rgb, np.float32) / 255
-
-
-def grid() -> tuple[np.ndarray, np.ndarray]:
-    """x and y (SIZE, SIZE) over the tile, 0..1."""
-    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
-    return x, y
-
-
-def stripes(rng: np.random.Generator) -> Picture:
-    """Cloth with stripes of two to four colours."""
-    x, y = grid()
-    palette = colours(rng, int(rng.integers(2, 5)))
-    edges = np.sort(rng.random(len(palette) - 1))
-    along = x if rng.random() < 0.4 else y
-    return palette[np.searchsorted(edges, (along * rng.integers(3, 20)) % 1)]
-
-
-def plaid(rng: np.random.Generator) -> Picture:
-    """Cloth with crossing bands."""
-    base, *bands = colours(rng, 4)
-    picture = np.broadcast_to(base, (SIZE, SIZE, 3)).copy()
-    for along in grid():
-        for band in bands:
-            repeat, width = rng.integers(3, 10), rng.uniform(0.05, 0.4)
-            mask = ((along * repeat + rng.random()) % 1) < width
-            picture = picture + mask[..., None] * (band - base) * rng.uniform(0.3, 0.6)
-    return picture
-
-
-def dots(rng: np.random.Generator) -> Picture:
-    """Cloth with dots in staggered rows."""
-    x, y = grid()
-    repeat = int(rng.integers(5, 20))
-    u = (x * repeat + 0.5 * ((y * repeat).astype(int) % 2)) % 1 - 0.5
-    base, dot = colours(rng, 2)
-    inside = np.hypot(u, (y * repeat) % 1 - 0.5) < rng.uniform(0.12, 0.4)
-    return np.asarray(np.where(inside[..., None], dot, base))
-
-
-def denim(rng: np.random.Generator) -> Picture:
-    """Twill, blue, black or sand."""
-    x, y = grid()
-    tones = np.array([[0.10, 0.14, 0.25], [0.22, 0.30, 0.46], [0.42, 0.52, 0.66],
-                      [0.12, 0.12, 0.14], [0.35, 0.33, 0.30], [0.55, 0.50, 0.42]])  # fmt: skip
-    tone = tones[rng.integers(len(tones))] * rng.uniform(0.7, 1.3)
-    twill = 1 + 0.1 * np.sin(2 * np.pi * (x + y) * 64) + 0.12 * spectral_noise(rng, 0.2)
-    return np.asarray(tone * (twill + 0.1 * spectral_noise(rng, 2.5))[..., None])
-
-
-def blotches(rng: np.random.Generator) -> Picture:
-    """Camouflage: five colours in soft patches."""
-    palette = colours(rng, 5)
-    return np.asarray(palette[np.digitize(spectral_noise(rng, 2.6), [-0.8, -0.1, 0.5, 1.1])])
-
-
-def shapes(rng: np.random.Generator) -> Picture:
-    """Dead leaves: opaque polygons and ellipses with power-law sizes."""
-    picture = np.ones((SIZE, SIZE, 3), np.float32) * colours(rng, 1)[0]
-    palette = colours(rng, int(rng.integers(3, 30)))
-    largest = rng.uniform(15.0, 120.0)
-    shade = 1 + 0.1 * spectral_noise(rng, 1.8)[..., None]
-    for _ in range(int(rng.integers(60, 400))):
-        size = (4.0**-2 + (largest**-2 - 4.0**-2) * rng.random()) ** -0.5
-        centre = rng.random(2) * SIZE
-        colour = tuple(map(float, np.clip(palette[rng.integers(len(palette))], 0, 1)))
-        if rng.random() < 0.5:
-            axes = (max(1, int(size)), max(1, int(size * rng.uniform(0.3, 1.0))))
-            place = (int(centre[0]), int(centre[1]))
-            cv2.ellipse(picture, place, axes, rng.uniform(0.0, 180.0), 0, 360, colour, -1)
-        else:
-            turn = np.sort(rng.random(rng.integers(3, 8)) * 2 * np.pi)
-            rim = size * rng.uniform(0.5, 1.2, len(turn))
-            points = centre + np.stack([rim * np.cos(turn), rim * np.sin(turn)], 1)
-            cv2.fillPoly(picture, [points.astype(np.int32)], colour)
-    return np.asarray(picture * shade)
-
-
-def lettering(rng: np.random.Generator) -> Picture:
-    """Cloth with letters on it."""
-    base, ink = (colours(rng, 2) * 255).astype(np.uint8)
-    picture = np.full((SIZE, SIZE, 3), base, np.uint8)
-    for _ in range(int(rng.integers(1, 3))):
-        text = ''.join(rng.choice(list('ABCDEFGHIKLMNOPRSTUVXYZ0123456789'), rng.integers(2, 7)))
-        place = (int(rng.uniform(0.0, 0.5) * SIZE), int(rng.uniform(0.2, 0.9) * SIZE))
-        cv2.putText(picture, text, place, int(rng.integers(0, 8)), rng.uniform(0.8, 3.0),
-                    tuple(map(int, ink)), int(rng.integers(2, 9)), cv2.LINE_AA)  # fmt: skip
-    return picture.astype(np.float32) / 255
-
-
-def plaster(rng: np.random.Generator) -> Picture:
-    """A wall, nearly plain."""
-    tone = np.clip(
-        np.array([0.72, 0.70, 0.66]) + rng.normal(0, 0.13) + rng.normal(0, 0.05, 3), 0.05, 1
+def linear_from_srgb(value: np.ndarray) -> np.ndarray:
+    """Linear light of sRGB values 0..1 (IEC 61966-2-1)."""
+    value = np.clip(value, 0, 1)
+    return np.asarray(
+        np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4), np.float32
     )
-    return np.asarray(tone * (1 + rng.uniform(0.01, 0.1) * spectral_noise(rng, 2.4))[..., None])
 
 
-def planks(rng: np.random.Generator) -> Picture:
-    """Boards with grain."""
-    x, y = grid()
-    count = int(rng.integers(3, 9))
-    row = (y * count).astype(int)
-    grain = np.sin((x * 1.5 + rng.random(count)[row] * 9) * 3 + spectral_noise(rng, 3.0) + y * 30)
-    tone = np.array([[0.3, 0.2, 0.1], [0.8, 0.65, 0.45]]) * rng.uniform(0.6, 1.15)
-    mix = np.clip(0.5 + 0.25 * grain + rng.normal(0, 0.1, count)[row], 0, 1)[..., None]
-    picture = tone[0] * (1 - mix) + tone[1] * mix
-    picture[((y * count) % 1) < 0.03] *= 0.5
-    return np.asarray(picture)
+def srgb_from_linear(value: np.ndarray) -> np.ndarray:
+    """SRGB values 0..1 of linear light (IEC 61966-2-1)."""
+    value = np.clip(value, 0, 1)
+    return np.asarray(
+        np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055), np.float32
+    )
 
 
-def bricks(rng: np.random.Generator) -> Picture:
-    """Bricks or tiles with joints."""
-    x, y = grid()
-    count, wide = int(rng.integers(4, 14)), rng.choice([0.5, 1.0])
-    row = (y * count).astype(int)
-    u = x * count * wide + 0.5 * (row % 2) * (wide < 1)
-    tone = np.array([0.5, 0.27, 0.2]) if rng.random() < 0.4 else colours(rng, 1)[0]
-    vary = 1 + rng.normal(0, 0.1, (64, 64))[row % 64, u.astype(int) % 64]
-    picture = tone * vary[..., None]
-    joint = ((u % 1) < 0.05) | (((y * count) % 1) < 0.06)
-    picture[joint] = rng.uniform(0.3, 0.85)
-    return np.asarray(picture)
+LINEAR_OF_BYTE = linear_from_srgb(np.arange(256) / 255)
 
 
-def shelves(rng: np.random.Generator) -> Picture:
-    """Rows of books and boxes."""
-    picture = np.ones((SIZE, SIZE, 3), np.float32) * colours(rng, 1)[0] * 0.6
-    count = int(rng.integers(3, 7))
-    height = SIZE // count
-    for i in range(count):
-        x = 0
-        while x < SIZE:
-            width, tall = int(rng.uniform(3.0, 16.0)), int(height * rng.uniform(0.5, 0.9))
-            colour = tuple(map(float, colours(rng, 1)[0]))
-            cv2.rectangle(picture, (x, (i + 1) * height - tall), (x + width, (i + 1) * height),
-                          colour, -1)  # fmt: skip
-            x += width + 1
-    return np.asarray(picture)
+def halvings(picture: np.ndarray) -> list[np.ndarray]:
+    """A picture (S, S, C), and its means over 2 x 2, 4 x 4 ... texels down to (1, 1, C)."""
+    levels = [picture]
+    while len(levels[-1]) > 1:
+        half = len(levels[-1]) // 2
+        smaller = cv2.resize(levels[-1], (half, half), interpolation=cv2.INTER_AREA)
+        levels.append(smaller.reshape(half, half, -1))
+    return levels
 
 
-CLOTH = (stripes, plaid, dots, denim, denim, blotches, shapes, lettering)
-SURFACE = (plaster, plaster, planks, bricks, shapes, blotches, shelves)
+def mip_levels(rgba: np.ndarray) -> list[np.ndarray]:
+    """Levels (S, S, 4), (S/2, S/2, 4) ... (1, 1, 4) of a linear-light picture.
+
+    Colours are averaged by alpha, and colour flows into what is transparent, so that no
+    background bleeds into the edges of hair; alpha is scaled at each level so that as much of the
+    picture stays above one half.
+    """
+    if (rgba[..., 3] == 1).all():
+        return halvings(rgba)
+    weighted = rgba.copy()
+    weighted[..., :3] *= rgba[..., 3:]
+    sums = halvings(weighted)
+    share = float((rgba[..., 3] >= 0.5).mean())
+    levels = []
+    coarser = np.zeros((1, 1, 3), np.float32)
+    for level in reversed(sums):
+        alpha = level[..., 3:]
+        if len(level) > 1:
+            coarser = coarser.repeat(2, 0).repeat(2, 1)
+        coarser = np.where(alpha > 1e-3, level[..., :3] / np.maximum(alpha, 1e-3), coarser)
+        middle = np.quantile(alpha, 1 - share) if 0 < share < 1 else 0.5
+        alpha = np.clip(alpha * (0.5 / max(float(middle), 1e-3)), 0, 1)
+        levels.append(np.concatenate([coarser, alpha], -1))
+    levels[-1][..., 3] = rgba[..., 3]
+    return levels[::-1]
 
 
-def photographs(rng: np.random.Generator, folder: Path, count: int) -> list[Picture]:
-    """Square cut-outs of the panoramas (.hdr) in a folder, tone-mapped."""
-    files = sorted(folder.glob('*.hdr'))
-    pictures: list[Picture] = []
-    for i in range(count if files else 0):
-        panorama = cv2.imread(str(files[i % len(files)]), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
-        if panorama is None:
-            continue
-        height, width = panorama.shape[:2]
-        side = int(height * rng.uniform(0.25, 0.6))
-        y = int(rng.uniform(0.1 * height, 0.95 * height - side))
-        cut = np.roll(panorama, int(rng.integers(width)), axis=1)[y : y + side, :side, ::-1]
-        cut = cut / np.percentile(cut, 80).clip(1e-3) * 0.5
-        cut = cv2.resize(cut, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC).clip(0)
-        pictures.append((cut / (1 + 0.4 * cut)).clip(0, 1) ** (1 / 2.2))
-    return pictures
+def packed(rgba: np.ndarray) -> np.ndarray:
+    """Texels as 32-bit integers of four bytes: square roots of linear red, green, blue; alpha."""
+    value = np.sqrt(np.clip(rgba, 0, 1))
+    value[..., 3] = np.clip(rgba[..., 3], 0, 1)
+    return np.ascontiguousarray(np.round(value * 255).astype(np.uint8)).view(np.int32).reshape(-1)
+
+
+def opaque(picture: Picture) -> np.ndarray:
+    """Linear RGBA (SIZE, SIZE, 4) of a picture in sRGB."""
+    if picture.shape[:2] != (SIZE, SIZE):
+        picture = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    linear = linear_from_srgb(picture)
+    return np.concatenate([linear, np.ones((SIZE, SIZE, 1), np.float32)], -1)
 
 
 class TextureBank:
-    """Textures with mip levels on one device: cloth first, then surfaces and photographs."""
+    """Textures with mip levels in one flat buffer of texels on one device."""
 
     def __init__(
-        self, seed: int, cloths: int = 64, surfaces: int = 64, photo_folder: Path | None = None,
-        device: str = 'cpu', progress: bool = False,
-    ) -> None:  # fmt: skip
-        rng = np.random.default_rng(seed)
-        makers = [CLOTH[i % len(CLOTH)] for i in range(cloths)]
-        makers += [SURFACE[i % len(SURFACE)] for i in range(surfaces)]
-        fine = [
-            1 + 0.04 * spectral_noise(rng, 0.4) + 0.06 * spectral_noise(rng, 2.2) for _ in range(8)
-        ]
-        pictures = [
-            maker(rng) * fine[i % len(fine)][..., None]
-            for i, maker in enumerate(tqdm(makers, 'textures', disable=not progress, leave=False))
-        ]
-        if photo_folder is not None:
-            pictures += photographs(rng, photo_folder, surfaces)
-        self.cloths, self.count = cloths, len(pictures)
-        level = torch.from_numpy(np.stack(pictures).clip(0, 1).astype(np.float32)) ** 2.2
-        levels, starts = [], []
-        start = 0
-        while level.shape[1] >= 4:
-            starts.append(start)
-            levels.append((level * 65535).to(torch.int32).reshape(-1, 3))
-            start += len(levels[-1])
-            level = torch.nn.functional.avg_pool2d(level.permute(0, 3, 1, 2), 2).permute(
-                0, 2, 3, 1
-            )
-        self.texels = torch.cat(levels).to(torch.float32).div_(65535).half().to(device)
-        self.starts = torch.tensor(starts, device=device)
+        self,
+        seed: int,
+        *,
+        pictures: Sequence[Picture] = (),
+        named: Mapping[str, np.ndarray] | None = None,
+        cloths: int = 64,
+        surfaces: int = 64,
+        device: str = 'cpu',
+    ) -> None:
+        """Make `cloths` kinds of cloth and `surfaces` walls, floors, ground and furniture.
 
-    def sample(self, texture: Tensor, uv: Tensor, texels_per_pixel: Tensor) -> Tensor:
-        """Linear-light colour (P, 3) of textures (P,) at uv (P, 2), in tiles, wrapping."""
-        level = texels_per_pixel.clamp_min(1).log2().round().long().clamp(0, len(self.starts) - 1)
-        size = SIZE >> level
-        base = self.starts[level] + texture * size * size
-        place = (uv - uv.floor()) * size[:, None] - 0.5
+        pictures: photographs, H W 3 float sRGB 0..1. named: sRGB uint8 RGBA pictures, square with
+        a power of two up to 1024 texels a side. The same seed makes the same textures.
+        """
+        rng = np.random.default_rng(seed)
+        noise = Noise(rng)
+        each = surfaces // len(SURFACE_KINDS)
+        counts = {'cloth': cloths, **dict.fromkeys(SURFACE_KINDS, each)}
+        texels: list[np.ndarray] = []
+        base: list[list[int]] = []
+        bits: list[int] = []
+        self._kinds: dict[str, Tensor] = {}
+        self._names: dict[str, int] = {}
+        place = 0
+
+        def add(rgba: np.ndarray) -> int:
+            nonlocal place
+            levels = [packed(level) for level in mip_levels(rgba)]
+            starts = [place + sum(map(len, levels[:k])) for k in range(len(levels))]
+            place += sum(map(len, levels))
+            base.append(starts + starts[-1:] * (LEVELS - len(levels)))
+            bits.append(len(levels) - 1)
+            texels.extend(levels)
+            return len(bits) - 1
+
+        for kind, count in counts.items():
+            makers = MAKERS[kind]
+            numbers = [add(opaque(makers[i % len(makers)](rng, noise))) for i in range(count)]
+            self._kinds[kind] = torch.tensor(numbers, dtype=torch.long, device=device)
+        numbers = [add(opaque(picture)) for picture in pictures]
+        self._kinds['picture'] = torch.tensor(numbers, dtype=torch.long, device=device)
+        for name, rgba in (named or {}).items():
+            self._names[name] = add(_checked(name, rgba))
+        self.white = add(np.ones((1, 1, 4), np.float32))  # what surfaces without a texture show
+        self.texels = torch.from_numpy(np.concatenate(texels)).to(device)
+        self.base = torch.tensor(base, dtype=torch.int32, device=device).reshape(-1)
+        self.bits = torch.tensor(bits, dtype=torch.int32, device=device)
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    def of(self, kind: str) -> Tensor:
+        """Numbers of the 'cloth', 'wall', 'floor', 'ground', 'furniture' or 'picture' textures."""
+        return self._kinds[kind]
+
+    def number(self, name: str) -> int:
+        """Number of a named picture; DataError if there is none of that name."""
+        if name not in self._names:
+            raise DataError(
+                f"the texture bank has no picture '{name}'; it has {len(self._names)} named"
+                ' pictures: add it to `named` when the bank is made'
+            )
+        return self._names[name]
+
+    def sample(self, texture: Tensor, uv: Tensor, tiles_per_pixel: Tensor) -> Tensor:
+        """Linear-light RGBA (P, 4) of textures (P,) at uv (P, 2), in tiles, wrapping.
+
+        tiles_per_pixel (P,): how much of a tile a pixel spans; chooses the mip level.
+        """
+        taps, weight, _ = self._taps(texture, uv.t(), tiles_per_pixel)
+        colour = [(self._channel(taps, k) ** 2 * weight).sum(0) for k in range(3)]
+        return torch.stack([*colour, (self._channel(taps, 3) * weight).sum(0)], 1)
+
+    def alpha(self, texture: Tensor, uv: Tensor, tiles_per_pixel: Tensor) -> Tensor:
+        """Alpha (P,) at uv (2, P)."""
+        taps, weight, _ = self._taps(texture, uv, tiles_per_pixel)
+        return (self._channel(taps, 3) * weight).sum(0)
+
+    def relief(
+        self, texture: Tensor, uv: Tensor, tiles_per_pixel: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Colour (3, P) in linear light at uv (2, P), and how steeply brightness rises (2, P)."""
+        taps, weight, size = self._taps(texture, uv, tiles_per_pixel)
+        colour = torch.empty_like(weight[:3])
+        height = torch.zeros_like(weight)
+        for k in range(3):
+            channel = self._channel(taps, k)
+            height.add_(channel, alpha=LUMINANCE[k])
+            torch.sum(channel.square_().mul_(weight), 0, out=colour[k])
+        across = (height[1] - height[0]) * (weight[0] + weight[1])
+        across += (height[3] - height[2]) * (weight[2] + weight[3])
+        along = (height[2] - height[0]) * (weight[0] + weight[2])
+        along += (height[3] - height[1]) * (weight[1] + weight[3])
+        return colour, torch.stack([across, along]) * (size / RELIEF_TEXELS)
+
+    def _taps(
+        self, texture: Tensor, uv: Tensor, tiles_per_pixel: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Texels and weights (4, P) round uv (2, P), and the side of the level in texels (P,)."""
+        texture = texture.int()
+        bits = self.bits.index_select(0, texture)
+        level = (tiles_per_pixel.clamp_min(1e-9).log2() + bits + SOFTNESS).floor_()
+        level = torch.minimum(level.clamp_min_(0).int(), bits)
+        base = self.base.index_select(0, texture * LEVELS + level)
+        bits = bits - level
+        side = torch.ones_like(bits) << bits
+        size = side.to(uv.dtype)
+        place = (uv - uv.floor()) * size - 0.5
         corner = place.floor()
-        fraction = (place - corner).to(self.texels.dtype)
-        x0, y0 = (corner.long() % size[:, None]).unbind(1)
-        x1, y1 = (x0 + 1) % size, (y0 + 1) % size
-        fx, fy = fraction[:, :1], fraction[:, 1:]
-        top = self.texels[base + y0 * size + x0].lerp(self.texels[base + y0 * size + x1], fx)
-        bottom = self.texels[base + y1 * size + x0].lerp(self.texels[base + y1 * size + x1], fx)
-        return top.lerp(bottom, fy).float()
+        fraction = place - corner
+        last = side - 1
+        x0, y0 = corner.int() & last
+        x1, y1 = (x0 + 1) & last, (y0 + 1) & last
+        top, bottom = base + (y0 << bits), base + (y1 << bits)
+        index = torch.stack([top + x0, top + x1, bottom + x0, bottom + x1])
+        taps = self.texels.index_select(0, index.view(-1)).view(index.shape)
+        fx, fy = fraction
+        ex, ey = 1 - fx, 1 - fy
+        return taps, torch.stack([ex * ey, fx * ey, ex * fy, fx * fy]), size
+
+    @staticmethod
+    def _channel(taps: Tensor, number: int) -> Tensor:
+        """One byte of texels as 0..1."""
+        return ((taps >> (8 * number)) & 255).float().mul_(1 / 255)
+
+
+def _checked(name: str, rgba: np.ndarray) -> np.ndarray:
+    """Linear RGBA of a named picture; DataError where it is none."""
+    side = len(rgba)
+    good = rgba.ndim == 3 and rgba.shape == (side, side, 4) and rgba.dtype == np.uint8
+    if not good or side & (side - 1) or not 1 <= side <= 2 ** (LEVELS - 1):
+        raise DataError(
+            f"picture '{name}' is {rgba.dtype} of shape {rgba.shape}; expected uint8 RGBA, square,"
+            ' with a power of two up to 1024 texels a side: resize it'
+        )
+    colour = LINEAR_OF_BYTE[rgba[..., :3]]
+    return np.concatenate([colour, rgba[..., 3:].astype(np.float32) / 255], -1)
+
+
+def read_pictures(
+    folder: Path, split: str, *, count: int = 64, seed: int = 0, suffixes: Iterable[str] = ()
+) -> list[Picture]:
+    """`count` square cut-outs (SIZE, SIZE, 3) float sRGB of the photographs of a split.
+
+    Takes .hdr panoramas (tone-mapped), .jpg and .png in `folder` and below; `suffixes` chooses
+    among these. Unreadable files are named in a warning and left out. Empty without photographs.
+    """
+    wanted = tuple(suffixes) or ('.hdr', '.jpg', '.jpeg', '.png')
+    files = {
+        path.relative_to(folder).with_suffix('').as_posix(): path
+        for path in sorted(folder.rglob('*'))
+        if path.suffix.lower() in wanted
+    }
+    rng = np.random.default_rng(seed)
+    chosen = names_of(split, files)
+    order = [chosen[i] for i in rng.permutation(len(chosen))[:count]]
+    photographs = [photo for name in order if (photo := _photograph(files[name])) is not None]
+    if not photographs:
+        return []
+    return [_square(rng, photographs[i % len(photographs)]) for i in range(count)]
+
+
+def _photograph(path: Path) -> Picture | None:
+    """Float sRGB, tone-mapped where it is a panorama; None, with a warning, if unreadable."""
+    try:
+        picture = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    except cv2.error:
+        picture = None
+    if picture is None or min(picture.shape[:2]) < 32:
+        log.warning(
+            '%s is no readable picture of at least 32 pixels a side; it is left out: replace or'
+            ' delete it', path,
+        )  # fmt: skip
+        return None
+    picture = picture[..., ::-1]
+    if picture.dtype == np.uint8:
+        return np.asarray(picture, np.float32) / 255
+    linear = np.maximum(np.nan_to_num(picture.astype(np.float32), posinf=65504.0), 0)
+    linear = linear * (0.4 / max(float(np.percentile(linear, 70)), 1e-4))
+    return srgb_from_linear(linear * (1 + linear / 16) / (1 + linear))  # Reinhard 2002, eq. 4
+
+
+def _square(rng: np.random.Generator, picture: Picture) -> Picture:
+    """A random square of a photograph; panoramas lose their poles, where they are stretched."""
+    height, width = picture.shape[:2]
+    if width == 2 * height:
+        picture = np.roll(picture, int(rng.integers(width)), 1)[height // 6 : height * 5 // 6]
+        height = len(picture)
+    side = int(min(height, width) * rng.uniform(0.4, 1.0))
+    y, x = (int(rng.integers(extent - side + 1)) for extent in (height, width))
+    cut = np.ascontiguousarray(picture[y : y + side, x : x + side])
+    how = cv2.INTER_AREA if side > SIZE else cv2.INTER_CUBIC
+    return np.clip(cv2.resize(cut, (SIZE, SIZE), interpolation=how), 0, 1)

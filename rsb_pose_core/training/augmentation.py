@@ -6,6 +6,7 @@ Appearance: exposure, colour, noise, blur and occluding patches. uint8 and OpenC
 """
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -14,10 +15,18 @@ import torch
 from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.training.batches import StereoBatch
-from rsb_pose_core.training.pool import PairPool
 
 STORED_CROP = 256  # pixels of the stored image that a crop without augmentation covers
 Pair = dict[str, np.ndarray]
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """Numbered pairs, such as a pool.PairPool."""
+
+    def __len__(self) -> int: ...
+
+    def pair(self, index: int) -> Pair: ...
 
 
 @dataclass(frozen=True)
@@ -169,7 +178,7 @@ def colour_pair(pair: Pair, rng: np.random.Generator, ranges: Augmentation) -> P
 
 
 def augment(
-    pool: PairPool, index: int, size: int, rng: np.random.Generator, ranges: Augmentation
+    pool: Pairs, index: int, size: int, rng: np.random.Generator, ranges: Augmentation
 ) -> Pair:
     """One training pair of the pool, changed at random; the same `rng` gives the same pair."""
     pair = pool.pair(index)
@@ -202,7 +211,7 @@ def collate(pairs: list[Pair]) -> StereoBatch:
 
 
 def training_batch(
-    pool: PairPool, indices: list[int], size: int, seed: tuple[int, ...], ranges: Augmentation
+    pool: Pairs, indices: list[int], size: int, seed: tuple[int, ...], ranges: Augmentation
 ) -> StereoBatch:
     """An augmented batch, a function of its arguments alone."""
     rngs = [np.random.default_rng((*seed, i)) for i in range(len(indices))]
@@ -212,7 +221,7 @@ def training_batch(
     return collate(pairs)
 
 
-def evaluation_batch(pool: PairPool, indices: list[int], size: int, jitter_px: int) -> StereoBatch:
+def evaluation_batch(pool: Pairs, indices: list[int], size: int, jitter_px: int) -> StereoBatch:
     """A batch without augmentation; the right crop moved by up to `jitter_px`, fixed per pair."""
     pairs = []
     for index in indices:

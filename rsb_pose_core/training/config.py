@@ -28,6 +28,18 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Rendering:
+    """How pairs are drawn while the network trains."""
+
+    pairs_at_once: int = 64  # 10 suit a CPU
+    batches_per_casting: int = 20  # of pairs_at_once, until textures and people change
+
+    def __post_init__(self) -> None:
+        if self.pairs_at_once < 1 or self.batches_per_casting < 1:
+            raise ConfigError('rendering: expected values of at least 1')
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A run of the trainer. Either `minutes` of training time or `steps` says how long it is."""
 
@@ -49,6 +61,7 @@ class TrainConfig:
     validate_jitter_px: int = 12
     max_pairs: int = 24000
     augmentation: Augmentation = field(default_factory=Augmentation)
+    rendering: Rendering = field(default_factory=Rendering)
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -107,6 +120,8 @@ def _build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
             arguments[name] = _build(LossWeights, value, f'{where}: losses')
         elif name == 'augmentation':
             arguments[name] = _build(Augmentation, value, f'{where}: augmentation')
+        elif name == 'rendering':
+            arguments[name] = _build(Rendering, value, f'{where}: rendering')
         elif known[name].type in (float, float | None) and isinstance(value, int):
             arguments[name] = float(value)
         else:

@@ -1,5 +1,6 @@
 """Errors of a network on stored pairs, with and without moving the right crop."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,23 +80,25 @@ def evaluate(
     input_size: int = STORED_CROP,
     jitter_px: int = 0,
     limit: int | None = None,
+    chosen: Sequence[int] | None = None,
     batch_size: int = 16,
     device: torch.device | None = None,
     bf16: bool = False,
     refiner: PoseTransformer | None = None,
 ) -> dict[str, dict[str, float]]:
     """Summaries by method: 'network' (co-heatmap, if there is one), 'refined' (the same after the
-    refiner, if there is one) and 'heatmaps' (each view by itself).
+    refiner, if there is one) and 'heatmaps' (each view by itself). Of the first `limit` pairs, or
+    of those `chosen`.
 
     The model is left in the mode it was in.
     """
     device = device or torch.device('cpu')
-    count = min(len(pool), limit or len(pool))
+    numbers = range(min(len(pool), limit or len(pool))) if chosen is None else chosen
     found: dict[str, list[JointErrors]] = {}
     was_training = model.training
     model.eval()
-    for start in range(0, count, batch_size):
-        indices = list(range(start, min(start + batch_size, count)))
+    for start in range(0, len(numbers), batch_size):
+        indices = list(numbers[start : start + batch_size])
         batch = evaluation_batch(pool, indices, input_size, jitter_px).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             heatmaps: StereoHeatmaps = model(*batch.images())

@@ -1,12 +1,14 @@
 """Training pairs in memory, growing while new shards appear on disk."""
 
 import glob
+import os
 import zipfile
 
 import numpy as np
 from jaxtyping import Integer
 
 from rsb_pose_core.errors import DataError
+from rsb_pose_core.synthesis.frames import crops, is_frames, read_frames
 
 SHARD_ARRAYS = ('left', 'right', 'xyz_m', 'uv_left', 'uv_right', 'visibility', 'calibration')
 
@@ -14,12 +16,15 @@ SHARD_ARRAYS = ('left', 'right', 'xyz_m', 'uv_left', 'uv_right', 'visibility', '
 class PairPool:
     """All pairs of the shards that match a glob, as numpy arrays in memory.
 
-    A shard is an .npz as rsb_pose_core.datasets describes it. Pairs keep their index for good:
-    shards found later only append. Beyond `limit` pairs new shards are left out.
+    A folder stands for all .npz in it. A shard is one of synthesis.shards, or full pictures of
+    synthesis.frames, of which the pool holds the crops of their subjects. Pairs keep their index
+    for good: shards found later only append. Beyond `limit` pairs new shards are left out.
     """
 
     def __init__(self, pattern: str, limit: int = 24000) -> None:
-        self.pattern, self.limit = pattern, limit
+        folder = os.path.isdir(pattern)
+        self.pattern = os.path.join(glob.escape(pattern), '*.npz') if folder else pattern
+        self.limit = limit
         self.paths: list[str] = []
         self._shards: list[dict[str, np.ndarray]] = []
         self._starts: list[int] = [0]
@@ -52,6 +57,8 @@ class PairPool:
 def read_shard(path: str) -> dict[str, np.ndarray]:
     """Arrays of a shard, checked against each other; DataError says what does not fit."""
     try:
+        if is_frames(path):
+            return crops(read_frames(path))
         with np.load(path) as archive:
             arrays = {name: archive[name] for name in SHARD_ARRAYS}
     except KeyError as error:

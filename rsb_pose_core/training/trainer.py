@@ -20,12 +20,12 @@ from tqdm import tqdm
 from rsb_pose_core.checkpoint import save_checkpoint
 from rsb_pose_core.errors import DataError
 from rsb_pose_core.models import NETWORKS, Network
-from rsb_pose_core.training.augmentation import training_batch
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.config import TrainConfig, config_to_dict
 from rsb_pose_core.training.evaluation import evaluate, table
 from rsb_pose_core.training.losses import stereo_losses
-from rsb_pose_core.training.pool import PairPool, ShuffledOrder
+from rsb_pose_core.training.pool import PairPool
+from rsb_pose_core.training.sources import BatchSource
 from rsb_pose_core.training.state import MovingAverage, adamw, load_state, save_state
 
 LOG_EVERY = 20  # steps
@@ -44,7 +44,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        data: str,
+        source: BatchSource,
         validation: str | None,
         out: Path,
         *,
@@ -60,15 +60,9 @@ class Trainer:
         self.optimizer = adamw(self.model, config.learning_rate, config.weight_decay)
         self.step, self.seconds, self.pairs_seen = 0, 0.0, 0
         self.stage_index, self.stage_step = 0, 0
-        self.pool = PairPool(data, config.max_pairs)
-        self.order = ShuffledOrder(config.seed, 0)
-        if resume:
-            self._load()
-        if self.pool.scan() or not resume:
-            self.order.start_round(len(self.pool))
-        self._pending_order = self.order.state()
-        if len(self.pool) == 0:
-            raise DataError(f'no training pairs match {data}; render some or correct --data')
+        self.source = source
+        source.start(self._load() if resume else None)
+        self._pending_state = source.state()
         self.validation_pool: PairPool | None = None
         if validation is not None:
             self.validation_pool = PairPool(validation, config.validate_pairs)
@@ -184,7 +178,7 @@ class Trainer:
             'input_size': self.config.stages[-1].input_size,
             'steps': self.step,
             'pairs_seen': self.pairs_seen,
-            'pairs_different': len(self.pool),
+            'pairs_different': len(self.source),
             'seed': self.config.seed,
             'validation': json.dumps(results),
         }
@@ -206,13 +200,13 @@ class Trainer:
                     'stage_index': self.stage_index,
                     'stage_step': self.stage_step,
                 },
-                'order': self._pending_order,
-                'shards': list(self.pool.paths),
+                'source': self._pending_state,
                 'random': torch.get_rng_state(),
             },
         )
 
-    def _load(self) -> None:
+    def _load(self) -> dict[str, Any]:
+        """Take up the run in `out`; returns the state of its source."""
         state = load_state(self.out / 'last.pt', self.device)
         if state['config']['model'] != self.config.model:
             raise DataError(
@@ -224,24 +218,20 @@ class Trainer:
         self.optimizer.load_state_dict(state['optimizer'])
         for name, value in state['counters'].items():
             setattr(self, name, value)
-        for path in state['shards']:
-            self.pool.add(path)
-        self.order.load_state(state['order'])
         torch.set_rng_state(state['random'].cpu())
+        source: dict[str, Any] = state['source']
+        return source
 
     def _prefetch(self, executor: ThreadPoolExecutor) -> 'Future[StereoBatch]':
-        self._pending_order = self.order.state()
+        self._pending_state = self.source.state()
         stage = self.config.stages[self.config.stage_at(self.progress)]
-        indices = self.order.take(stage.batch_size)
-        seed = (self.config.seed, self.step)
-        ranges = self.config.augmentation
-        return executor.submit(training_batch, self.pool, indices, stage.input_size, seed, ranges)
+        load = self.source.take(stage.batch_size, stage.input_size, self.step)
+        return executor.submit(load)
 
     def _rescan(self) -> None:
-        added = self.pool.scan()
+        added = self.source.rescan()
         if added:
-            self.order.start_round(len(self.pool))
-            tqdm.write(f'{added} new pairs, {len(self.pool)} in all')
+            tqdm.write(f'{added} new pairs, {len(self.source)} in all')
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -285,7 +275,7 @@ class Trainer:
         counters = {
             'step': self.step,
             'pairs_seen': self.pairs_seen,
-            'pairs_different': len(self.pool),
+            'pairs_different': len(self.source),
             'minutes': round(self.seconds / 60, 2),
             'stage': self.config.stages[self.stage_index].name,
         }

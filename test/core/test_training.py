@@ -26,6 +26,7 @@ from rsb_pose_core.training.augmentation import (
 from rsb_pose_core.training.config import load_config
 from rsb_pose_core.training.evaluation import evaluate
 from rsb_pose_core.training.pool import PairPool, ShuffledOrder
+from rsb_pose_core.training.sources import ShardSource
 from rsb_pose_core.training.state import MovingAverage
 from rsb_pose_core.training.trainer import Trainer, build_model
 
@@ -217,8 +218,8 @@ def write_config(path: Path, **changes: object) -> Path:
 
 def trainer(tmp_path: Path, shards: Path, name: str, *, resume: bool = False) -> Trainer:
     config = load_config(write_config(tmp_path / 'c.yaml'))
-    data, device = str(shards / 'train_*.npz'), torch.device('cpu')
-    return Trainer(config, data, None, tmp_path / name, device=device, resume=resume)
+    source, device = ShardSource(config, str(shards / 'train_*.npz')), torch.device('cpu')
+    return Trainer(config, source, None, tmp_path / name, device=device, resume=resume)
 
 
 def test_a_run_is_deterministic_and_resumes_exactly(tmp_path: Path, shards: Path) -> None:
@@ -290,7 +291,8 @@ def test_train_and_evaluate_from_the_command_line(
 def test_the_baseline_trains_with_the_same_trainer(tmp_path: Path, shards: Path) -> None:
     config = load_config(write_config(tmp_path / 'c.yaml', model='lite-baseline', steps=2))
     data = str(shards / 'train_*.npz')
-    run = Trainer(config, data, data, tmp_path / 'run', device=torch.device('cpu'))
+    source = ShardSource(config, data)
+    run = Trainer(config, source, data, tmp_path / 'run', device=torch.device('cpu'))
     run.run()
     assert set(run.validate()) == {'centred_heatmaps', 'jittered_heatmaps'}
 

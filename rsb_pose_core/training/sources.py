@@ -1,0 +1,168 @@
+"""Where training batches come from: shards on disk, or the renderer itself."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from rsb_pose_core.errors import DataError
+from rsb_pose_core.synthesis.pairs import PairSpace, make_renderer
+from rsb_pose_core.synthesis.shards import (
+    SEEDS,
+    SEEDS_OF_A_JOB,
+    MakeRenderer,
+    Renderer,
+    shard_arrays,
+)
+from rsb_pose_core.training.augmentation import Pair, training_batch
+from rsb_pose_core.training.batches import StereoBatch
+from rsb_pose_core.training.config import TrainConfig
+from rsb_pose_core.training.pool import SHARD_ARRAYS, PairPool, ShuffledOrder
+
+Load = Callable[[], StereoBatch]
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """Training batches: the one of a step is a function of the seed and what was taken before."""
+
+    def start(self, state: dict[str, Any] | None) -> None:
+        """Begin, or go on from a state(). Raises DataError where there is nothing to train on."""
+
+    def take(self, count: int, size: int, step: int) -> Load:
+        """Reserve the next pairs for a step; the returned function makes the batch of `count`
+        crops of `size` pixels, in another thread and in the order of the calls."""
+
+    def rescan(self) -> int:
+        """Look for more pairs; how many came."""
+
+    def state(self) -> dict[str, Any]:
+        """From what start() goes on, of plain values."""
+
+    def __len__(self) -> int:
+        """Different pairs seen or known so far."""
+
+
+class ShardSource:
+    """Shuffled pairs of the shards that match a glob."""
+
+    def __init__(self, config: TrainConfig, pattern: str) -> None:
+        self.config = config
+        self.pool = PairPool(pattern, config.max_pairs)
+        self.order = ShuffledOrder(config.seed, 0)
+
+    def start(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            for path in state['shards']:
+                self.pool.add(path)
+            self.order.load_state(state['order'])
+        if self.pool.scan() or state is None:
+            self.order.start_round(len(self.pool))
+        if len(self.pool) == 0:
+            raise DataError(
+                f'no training pairs match {self.pool.pattern}; render some or correct --data'
+            )
+
+    def take(self, count: int, size: int, step: int) -> Load:
+        indices = self.order.take(count)
+        seed, ranges = (self.config.seed, step), self.config.augmentation
+        return lambda: training_batch(self.pool, indices, size, seed, ranges)
+
+    def rescan(self) -> int:
+        added = self.pool.scan()
+        if added:
+            self.order.start_round(len(self.pool))
+        return added
+
+    def state(self) -> dict[str, Any]:
+        return {'order': self.order.state(), 'shards': list(self.pool.paths)}
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+
+class RenderedSource:
+    """Pairs that are drawn while the network trains, each for one step only.
+
+    They come in batches of config.rendering.pairs_at_once, the next one drawn in a thread while
+    the pairs of the last are used; textures and people change every
+    config.rendering.batches_per_casting batches.
+    """
+
+    def __init__(
+        self, config: TrainConfig, data: Path, device: str, make: MakeRenderer = make_renderer
+    ) -> None:
+        """data: folder with motion/, hdri/ and so on; device: where to draw."""
+        self.config, self.data, self.device, self.make = config, data, device, make
+        self._taken = 0
+        self._seed = SEEDS['train'] + config.seed * SEEDS_OF_A_JOB
+        self._casting = -1
+        self._renderer: Renderer
+        self._executor = ThreadPoolExecutor(1)
+        # kernels that draw do not wait for those that train; results come back as arrays
+        cuda = torch.device(device).type == 'cuda'
+        self._stream = torch.cuda.Stream(device) if cuda else None
+        self._drawn: dict[int, Future[list[Pair]]] = {}
+
+    def start(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            self._taken = state['pairs']
+        self._batch(self._taken // self.config.rendering.pairs_at_once)  # complain at once
+
+    def take(self, count: int, size: int, step: int) -> Load:
+        first, self._taken = self._taken, self._taken + count
+        return lambda: self._load(range(first, first + count), size, step)
+
+    def rescan(self) -> int:
+        return 0
+
+    def state(self) -> dict[str, Any]:
+        return {'pairs': self._taken}
+
+    def __len__(self) -> int:
+        return self._taken
+
+    def _load(self, numbers: range, size: int, step: int) -> StereoBatch:
+        at_once = self.config.rendering.pairs_at_once
+        pairs = [self._batch(number // at_once)[number % at_once] for number in numbers]
+        seed = (self.config.seed, step)
+        ranges = self.config.augmentation
+        return training_batch(DrawnPairs(pairs), list(range(len(pairs))), size, seed, ranges)
+
+    def _batch(self, number: int) -> list[Pair]:
+        """The pairs of a batch; the next one is begun, and those before it are forgotten."""
+        for wanted in (number, number + 1):
+            if wanted not in self._drawn:
+                self._drawn[wanted] = self._executor.submit(self._draw, wanted)
+        for old in [other for other in self._drawn if other < number]:
+            del self._drawn[old]
+        return self._drawn[number].result()
+
+    def _draw(self, number: int) -> list[Pair]:
+        rendering = self.config.rendering
+        casting, count = number // rendering.batches_per_casting, rendering.pairs_at_once
+        with torch.cuda.stream(self._stream):
+            if casting != self._casting:
+                self._renderer = self.make(
+                    self.data, 'train', self._seed + casting, PairSpace(), self.device
+                )
+                self._casting = casting
+            arrays = shard_arrays(self._renderer.batch(count, self._seed, number * count))
+        return [{name: arrays[name][i] for name in SHARD_ARRAYS} for i in range(count)]
+
+
+class DrawnPairs:
+    """Pairs in memory, as PairPool hands them out."""
+
+    def __init__(self, pairs: list[dict[str, np.ndarray]]) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def pair(self, index: int) -> dict[str, np.ndarray]:
+        """Arrays of one pair by name."""
+        return self._pairs[index]

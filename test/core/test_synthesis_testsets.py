@@ -1,0 +1,165 @@
+"""Frozen sets: recreated bit for bit, checked by checksum, mismatches named."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import drawn_pairs
+import pytest
+
+from rsb_pose_core.cli import main
+from rsb_pose_core.errors import DataError, RsbPoseError
+from rsb_pose_core.synthesis import testsets
+from rsb_pose_core.synthesis.frames import FrameSet, checksum, read_frames
+from rsb_pose_core.synthesis.shards import write_arrays
+from rsb_pose_core.synthesis.testsets import (
+    FrameFiles,
+    check,
+    frame_checksums,
+    freeze,
+    make_set,
+)
+
+DATA = Path(__file__).parents[3] / 'shared' / 'data'
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / 'data' / 'motion').mkdir(parents=True)
+    (tmp_path / 'data' / 'motion' / 'walk.npz').write_bytes(b'123')
+    return tmp_path / 'data'
+
+
+def tiny(folder: Path) -> FrameFiles:
+    """Files of five quick pairs."""
+    return FrameFiles(
+        folder, folder, seed=3, pairs_per_file=5, files_per_casting=1,
+        make=drawn_pairs.drawn_frames,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory: pytest.TempPathFactory) -> FrameFiles:
+    """A set of three files from two processes."""
+    files = tiny(tmp_path_factory.mktemp('sets') / 'tiny')
+    assert make_set(files, 2, pairs=15) == 3
+    return files
+
+
+@pytest.fixture
+def sums(made: FrameFiles, data: Path, tmp_path: Path) -> Path:
+    """Its checksums."""
+    freeze('tiny', frame_checksums(made.folder), data, tmp_path / 'sums.json')
+    return tmp_path / 'sums.json'
+
+
+def test_a_set_is_recreated_bit_for_bit_by_another_number_of_processes(
+    data: Path, sums: Path, tmp_path: Path
+) -> None:
+    again = replace(tiny(tmp_path / 'again'), maps=True)
+    make_set(again, 1, pairs=15)
+    assert check('tiny', frame_checksums(again.folder), data, sums) == 3
+    assert len(FrameSet(again.folder)) == 15
+
+
+def test_the_first_pairs_of_a_set_are_checked_alone(
+    made: FrameFiles, data: Path, sums: Path, tmp_path: Path
+) -> None:
+    part = tiny(tmp_path / 'part')
+    part.folder.mkdir()
+    shutil.copy(made.path(0), part.folder)
+    assert make_set(part, 1, pairs=3) == 1
+    assert check('tiny', frame_checksums(part.folder), data, sums) == 1
+
+
+def test_a_mismatch_names_the_file_and_what_to_do(
+    made: FrameFiles, data: Path, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / 'tiny'
+    shutil.copytree(made.folder, folder)
+    arrays = read_frames(made.path(1))
+    arrays['h36m_xyz_m'][1, 0, 0, 0] += 1e-6
+    write_arrays(folder / made.path(1).name, arrays)
+    with pytest.raises(RsbPoseError, match=r'frames_001\.npz of 3 files differ.*delete them'):
+        check('tiny', frame_checksums(folder), data, sums)
+    (data / 'motion' / 'run.npz').write_bytes(b'4')
+    with pytest.raises(RsbPoseError, match=r'files of .*motion are not those that the set'):
+        check('tiny', frame_checksums(folder), data, sums)
+    here = testsets.versions()
+    monkeypatch.setattr(testsets, 'versions', lambda: {**here, 'torch': '9.9'})
+    with pytest.raises(RsbPoseError, match=rf'torch {here["torch"]} \(here 9\.9\)'):
+        check('tiny', frame_checksums(folder), None, sums)
+    with pytest.raises(DataError, match='no checksums of other'):
+        check('other', frame_checksums(folder), None, sums)
+
+
+def test_freezing_one_set_keeps_the_others_of_the_same_versions(
+    made: FrameFiles, data: Path, sums: Path
+) -> None:
+    freeze('two', frame_checksums(made.folder), data, sums)
+    frozen = testsets.Frozen.read(sums)
+    assert frozen.sets['tiny'] == frozen.sets['two']
+    assert frozen.sets['two'][2] == checksum(read_frames(made.path(2)))
+    (data / 'motion' / 'run.npz').write_bytes(b'4')
+    freeze('two', frame_checksums(made.folder), data, sums)
+    assert list(testsets.Frozen.read(sums).sets) == ['two']
+
+
+@pytest.mark.parametrize('text', ['', '{"sets": {}}', '[]'])
+def test_broken_checksums_are_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / 'sums.json').write_text(text)
+    with pytest.raises(DataError, match=r'sums\.json: no checksums of test sets'):
+        testsets.Frozen.read(tmp_path / 'sums.json')
+
+
+def test_sets_do_not_share_seeds() -> None:
+    assert len({one.seed for one in testsets.SETS.values()}) == len(testsets.SETS)
+    assert {one.pairs for one in testsets.SETS.values()} == {1000}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason='needs the motion data')
+def test_the_first_file_of_mhad_like_is_what_was_committed(tmp_path: Path) -> None:
+    frozen = testsets.Frozen.read()
+    here = testsets.versions(), testsets.fingerprints(DATA)
+    if 'mhad-like' not in frozen.sets or (frozen.made_with, frozen.data) != here:
+        pytest.skip('its checksums are of other versions or other data')
+    files = testsets.set_files('mhad-like', tmp_path, DATA)
+    make_set(files, 1, pairs=1)
+    assert check('mhad-like', frame_checksums(files.folder), DATA) == 1
+    pair = FrameSet(files.folder).pair(0)
+    assert pair.left.shape == (480, 640, 3)
+    assert pair.calibration.baseline_m.item() == pytest.approx(0.226, rel=0.02)
+    assert 1.5 < pair.labels.h36m.xyz_m[0, 0, 6, 2] < 3.6
+
+
+# ---- the command ----
+
+
+def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(['testset', '--help'])
+    text = capsys.readouterr().out
+    for word in ('mhad-like', 'crowded', '--check', '--freeze', '--pairs'):
+        assert word in text
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ['--out', str(tmp_path)]
+    assert main(['testset', 'wide', *out]) == 2
+    assert '--data is missing' in capsys.readouterr().err
+    assert main(['testset', 'wide', *out, '--data', str(tmp_path / 'none')]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith('rsb-pose testset: ')
+    assert main(['testset', 'wide', *out, '--data', 'd', '--pairs', '0']) == 2
+    assert '--pairs must be at least 1' in capsys.readouterr().err
+    assert main(['testset', 'wide', *out, '--data', 'd', '--pairs', '9', '--freeze']) == 2
+    assert 'leave --pairs out' in capsys.readouterr().err
+
+
+def test_committed_checksums_cover_whole_sets() -> None:
+    frozen = json.loads(testsets.CHECKSUMS.read_text())
+    for name, sums in frozen['sets'].items():
+        pairs = len(sums) * FrameFiles.pairs_per_file
+        assert pairs == (200 if name == 'cycles' else testsets.SETS[name].pairs)
+        assert all(len(value) == 64 for value in sums)
