@@ -85,7 +85,8 @@ class CameraModel:
 
     def rectify_points(self, uv: Matrix) -> Matrix:
         """Move pixels (N, 2) of the raw image to where they are in the rectified image."""
-        points = np.asarray(uv, np.float64).reshape(-1, 1, 2)
+        # cv2.fisheye reads strided arrays as if they were not
+        points = np.ascontiguousarray(uv, np.float64).reshape(-1, 1, 2)
         if self._is_fisheye:
             moved = cv2.fisheye.undistortPoints(
                 points, self.k, self._coefficients, R=self.r, P=self.p[:, :3]

@@ -113,6 +113,15 @@ def centroid(image: np.ndarray, near: np.ndarray, radius: int = 12) -> np.ndarra
     return np.array([(window * x).sum(), (window * y).sum()]) / window.sum()
 
 
+def test_fisheye_points_may_lie_anywhere_in_memory():
+    rig = Rig('equidistant')
+    xyz = np.array([[0.2, -0.1, 2.0], [-0.5, 0.4, 1.5], [0.0, 0.3, 3.0]])
+    raw = rig.raw_pixels(xyz, 0)
+    strided = np.hstack([raw, raw])[:, :2]
+    camera = rig.camera(0)
+    np.testing.assert_array_equal(camera.rectify_points(strided), camera.rectify_points(raw))
+
+
 @pytest.mark.parametrize('model', ['plumb_bob', 'equidistant', ''])
 def test_images_are_moved_to_where_the_points_are(model: str) -> None:
     rig = Rig(model)
