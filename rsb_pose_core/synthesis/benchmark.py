@@ -24,6 +24,7 @@ class Measured:
 
     pairs: int
     seconds: float
+    busy_s: float  # of the CPU
     prepared_s: float  # reading the data, making textures and people
     stages_s: dict[str, float]  # per batch
     memory_bytes: int  # on a CUDA device, else 0
@@ -54,18 +55,18 @@ class _Measure:
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         self.together.wait()
-        began = time.monotonic()
+        began, busy = time.monotonic(), time.process_time()
         for number in range(self.batches):
             renderer.batch(self.batch, 0, first + WARM_UP + number)
         if cuda:
             torch.cuda.synchronize()
-        seconds = time.monotonic() - began
+        seconds, busy = time.monotonic() - began, time.process_time() - busy
         memory = torch.cuda.max_memory_allocated() if cuda else 0
         with timing.measured(self.device) as watch, timing.stage('other'):
             for number in range(STAGED):
                 renderer.batch(self.batch, 0, first + WARM_UP + number)
         stages = {name: total / STAGED for name, total in watch.seconds.items()}
-        return Measured(self.batch * self.batches, seconds, prepared, stages, memory)
+        return Measured(self.batch * self.batches, seconds, busy, prepared, stages, memory)
 
 
 def measure(
@@ -88,6 +89,7 @@ def table(found: list[Measured], device: str, batch: int) -> str:
         f'{total / slowest:.1f} pairs/s: {total} pairs of {SPACE.crop_size} x {SPACE.crop_size} '
         f'pixels in {slowest:.1f} s, {len(found)} process{"es" if len(found) > 1 else ""}, '
         f'{device}, batches of {batch}',
+        f'{1000 * sum(one.busy_s for one in found) / total:.0f} ms of CPU time a pair, '
         f'prepared in {max(one.prepared_s for one in found):.1f} s',
     ]
     if any(one.memory_bytes for one in found):

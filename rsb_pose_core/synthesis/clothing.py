@@ -75,7 +75,7 @@ class Style:
         leg = when(0.22, pick(0.35, 1.1), when(0.12, pick(1.3, 1.8), pick(1.88, 2.03)))
         wave = torch.nn.functional.normalize(draw.normal(count, WAVES, 3), dim=-1)
         waist = pick(0.12, 0.23)
-        hem = when(0.1, pick(0.17, 0.26), pick(-0.02, 0.15))
+        hem = when(0.1, pick(0.17, 0.26), pick(0.045, 0.16))
         return Style(
             dressed=~suited[:, None],
             shod=~shod[:, None] & chance(0.9),
@@ -88,7 +88,7 @@ class Style:
             waist=waist,
             leg=torch.where(skirt, pick(0.1, 0.25), leg),
             jacket=chance(0.28),
-            jacket_hem=when(0.2, pick(-0.3, -0.1), pick(-0.05, 0.13)),
+            jacket_hem=when(0.15, pick(0.15, 0.24), pick(0.03, 0.13)),
             jacket_sleeve=when(0.12, pick(-0.2, 0.0), pick(1.8, 2.02)),
             opening=when(0.6, pick(0.01, 0.09), pick(-1.0, -0.9)),
             shoe=when(0.3, pick(1.72, 1.88), pick(1.92, 1.98)),
@@ -113,7 +113,6 @@ def coverage(style: Style, chart: Chart) -> dict[str, Tensor]:
     y, arm, leg, x = chart.y[None], chart.arm[None], chart.leg[None], chart.x[None]
     is_arm, is_leg = (chart.is_arm > 0.45)[None], (chart.is_leg > 0.5)[None]
     front = (chart.z > 0)[None] & ~is_arm
-    below = is_leg & (y < -0.03)
     everywhere = torch.full_like(y, EVERYWHERE)
     bare = (chart.is_head > 0.3)[None]
 
@@ -143,9 +142,8 @@ def coverage(style: Style, chart: Chart) -> dict[str, Tensor]:
 
     shoes = torch.where((chart.is_foot[None] > 0.2) | (leg > 1.5), (leg - style.shoe) * 0.3, NEVER)
     shoes = torch.where(style.shod & is_leg, shoes, NEVER)
-    sole = torch.where(style.shod & (chart.is_foot[None] > 0.5), -0.775 - y, NEVER)
+    sole = torch.where(style.shod & (chart.is_foot[None] > 0.5), -0.803 - y, NEVER)
     made = dict(zip(SHELL, (trousers, top, jacket, shoes, sole), strict=True))
-    made['top'] = torch.where(below & (style.hem > -0.05), NEVER, made['top'])
     return {name: torch.where(bare, NEVER, value) for name, value in made.items()}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rsb_pose_core.errors import DataError
+from rsb_pose_core.errors import DataError, RsbPoseError
 from rsb_pose_core.synthesis import cycles
 from rsb_pose_core.synthesis.cycles_scene import SceneArrays, scene_arrays
 from rsb_pose_core.synthesis.draw import Draw
@@ -74,9 +74,15 @@ def make_cycles(source: FrameFiles, folder: Path, pairs: int, processes: int, py
     traced = folder / TRACED
     scenes = (arrays for _, arrays in in_processes(_Scenes(source), range(total), 1))
     cycles.render_pairs(scenes, traced, processes=processes, total=total, python=python)
-    for number in range(files):
-        arrays = with_pictures(read_frames(source.path(number)), traced, number)
-        write_arrays(folder / source.path(number).name, arrays)
+    try:
+        for number in range(files):
+            arrays = with_pictures(read_frames(source.path(number)), traced, number)
+            write_arrays(folder / source.path(number).name, arrays)
+    except OSError as error:
+        raise RsbPoseError(
+            f'cannot write to {folder} ({error}); free some space and run again: finished '
+            'pictures are kept'
+        ) from error
     return files
 
 

@@ -202,7 +202,7 @@ def _material(scene: Mapping[str, Array], row: int, pictures: list[Any]) -> Any:
         place, noise = nodes.new('ShaderNodeTexCoord'), nodes.new('ShaderNodeTexNoise')
         noise.inputs['Scale'].default_value, noise.inputs['Detail'].default_value = 25.0, 4.0
         relief = nodes.new('ShaderNodeBump')
-        relief.inputs['Strength'].default_value = min(1.0, 3 * bump)
+        relief.inputs['Strength'].default_value = min(1.0, 2 * bump)
         relief.inputs['Distance'].default_value = 0.02
         link(place.outputs['Object'], noise.inputs['Vector'])
         link(noise.outputs[0], relief.inputs['Height'])

@@ -248,7 +248,7 @@ class StereoFilm:
         acted = [self.person(number) for number in range(0, len(self), 3)]
         scene = torch.zeros(len(acted), dtype=torch.long, device=self.view.fx.device)
         return world.sample(
-            1, bank, lights, self.draw, self.view.centre_m[:1],
+            1, bank, lights, self.draw, self.view.centre_m[None],
             torch.cat([person.joints_m for person in acted]), scene,
             torch.cat([person.spheres for person in acted]), outdoors=0.0,
         )  # fmt: skip

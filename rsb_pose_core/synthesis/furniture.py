@@ -142,12 +142,12 @@ FREE = {
         Part('tube', 'metal', middle(0.014), (0.0, 0.9), middle(0.014)),
         Part('tube', 'glow', y=(0.82, 1.0), taper=-0.3),
     ]),
-    'ladder': Kind((0.4, 1.6, 0.5), (0.55, 2.3, 0.8), [
-        *[Part('box', 'metal', x, ALL, middle(0.03, 0.35), tilt_deg=(-14, 0, 0))
+    'ladder': Kind((0.4, 1.9, 0.6), (0.55, 1.9, 0.6), [  # its legs meet at this height and depth
+        *[Part('box', 'metal', x, ALL, middle(0.03, 0.75), tilt_deg=(-9, 0, 0))
           for x in ((0.0, (0.0, 0.03)), ((1.0, -0.03), 1.0))],
-        *[Part('box', 'metal', x, (0.0, 0.97), middle(0.015, 0.65), tilt_deg=(14, 0, 0))
+        *[Part('box', 'metal', x, (0.0, 0.97), middle(0.015, 0.25), tilt_deg=(9, 0, 0))
           for x in ((0.02, (0.02, 0.03)), ((0.98, -0.03), 0.98))],
-        *[Part('box', 'metal', (0.03, 0.97), middle(0.014, y), middle(0.04, 0.71 - 0.24 * y))
+        *[Part('box', 'metal', (0.03, 0.97), middle(0.014, y), middle(0.04, 1 - 0.5 * y))
           for y in (0.15, 0.32, 0.49, 0.66, 0.83, 0.97)],
     ]),
     'robot': Kind((0.4, 0.7, 0.45), (0.65, 1.5, 0.65), [

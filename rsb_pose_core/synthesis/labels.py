@@ -5,19 +5,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rsb_pose_core.skeleton import H36M_17, Skeleton
+from rsb_pose_core.skeleton import Skeleton
 
 VISIBLE, SELF_OCCLUDED, OCCLUDED, OUTSIDE = range(4)
 PERSON_SLOTS = 5  # the subject and up to four others
 
-# How far a joint may lie behind the surface that shows it, m, for a grown person of 1.7 m. Joints
+# How far a joint may lie behind the surface that shows it, m, for a person of GROWN_M. Joints
 # lie inside the body (hips deepest) and clothes add to it; joints of the face lie on the skin.
 FLESH_M = {'pelvis': 0.26, 'spine': 0.24, 'neck': 0.17, 'nose': 0.06, 'head': 0.14}
 FLESH_M |= dict.fromkeys(('left_hip', 'right_hip'), 0.22)
 FLESH_M |= dict.fromkeys(('left_shoulder', 'right_shoulder'), 0.15)
 FLESH_M |= dict.fromkeys(('left_eye', 'right_eye', 'left_ear', 'right_ear'), 0.06)
 FLESH_ELSEWHERE_M = 0.11
-GROWN_TORSO_M = 0.5  # between the middles of hips and shoulders
+GROWN_M = 1.7
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,6 @@ def flesh_m(skeleton: Skeleton, device: torch.device | str = 'cpu') -> Tensor:
     """Depth (J,) up to which the surface before a joint still shows it, for a grown person."""
     values = [FLESH_M.get(name, FLESH_ELSEWHERE_M) for name in skeleton.joint_names]
     return torch.tensor(values, device=device)
-
-
-def torso_m(h36m_m: Tensor) -> Tensor:
-    """Distance (...) between the middles of hips and shoulders of H36M-17 joints (..., 17, 3)."""
-
-    def middle(part: str) -> Tensor:
-        sides = [H36M_17.index(f'{side}_{part}') for side in ('left', 'right')]
-        return h36m_m[..., sides, :].mean(-2)
-
-    return (middle('shoulder') - middle('hip')).norm(dim=-1)
 
 
 def visibility(

@@ -228,7 +228,7 @@ class LightBank:
         self.rows = torch.tensor(rows, device=device)
         self.first = torch.tensor(np.cumsum([0, *[2 * r * r for r in rows]])[:-1], device=device)
         texels = np.concatenate([m.panorama.reshape(-1, 3) for m in measured])
-        self.texels = torch.from_numpy(texels.astype(np.float16)).to(device)
+        self.texels = torch.from_numpy(texels.astype(np.float32)).to(device)
         self.device = device
 
     def __len__(self) -> int:
@@ -251,11 +251,12 @@ class LightBank:
             inside, draw.log_uniform(0.02, SUN_SIZE[1], count), torch.zeros_like(angle)
         )
         mixing = torch.where(inside, draw.uniform(0.4, 1.0, count), torch.ones_like(angle))
-        ambient = self.ambient[chosen] * gain[:, None]
+        # what the map lit from all sides is half hidden behind what the scene does not model
+        ambient = self.ambient[chosen] * (gain * draw.uniform(0.4, 1.0, count, 1))[:, None]
         ambient = torch.cat([ambient[:, :1], ambient[:, 1:] * mixing[:, None, None]], 1)
         direction = (turn @ self.sun_direction[chosen][..., None])[..., 0]
         strength = torch.where(
-            outdoors, draw.log_uniform(0.6, 1.5, count), draw.log_uniform(0.3, 1.2, count)
+            outdoors, draw.log_uniform(0.7, 1.7, count), draw.log_uniform(0.4, 2.2, count)
         )
         return Light(
             direction, self.sun[chosen] * gain * strength[:, None],
@@ -273,12 +274,16 @@ class LightBank:
         v = torch.atan2(torch.hypot(x, z), y) * (rows / math.pi) - 0.5
         u = torch.atan2(-x, z) * (rows / math.pi) + (rows - 0.5)
         u0, v0 = u.floor(), v.floor()
-        fu, fv = (u - u0)[:, None], (v - v0)[:, None]
+        fu, fv = u - u0, v - v0
         left, top = u0.long(), v0.long()
         columns = 2 * rows
         right, left = (left + 1) % columns, left % columns
         above = first + top.clamp_min(0) * columns
         below = first + torch.minimum(top + 1, rows - 1) * columns
-        upper = self.texels[above + left].float().lerp(self.texels[above + right].float(), fu)
-        lower = self.texels[below + left].float().lerp(self.texels[below + right].float(), fu)
-        return upper.lerp(lower, fv)
+        return torch.nn.functional.embedding_bag(
+            torch.stack([above + left, above + right, below + left, below + right], 1),
+            self.texels, mode='sum',
+            per_sample_weights=torch.stack(
+                [(1 - fu) * (1 - fv), fu * (1 - fv), (1 - fu) * fv, fu * fv], 1
+            ),
+        )  # fmt: skip

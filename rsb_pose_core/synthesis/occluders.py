@@ -19,6 +19,7 @@ from rsb_pose_core.synthesis.world import BODY_GAP_M, body_gap_m, hidden, subjec
 CANDIDATES = 16  # foreground things tried for each scene
 LENS_M = 0.3  # between the left camera and a thing: farther than the right camera
 SHARE = (0.25, 0.85)  # place on the line from the camera to a joint
+LOWEST_HUNG_M = 0.9  # lamps and cloths that hang end above this
 ABOVE_AIM_M = (0.03, 0.2)  # by how much a thing that stands rises above the line to the joint
 
 # What stands on the floor and reaches up to the joint that it is to hide.
@@ -104,10 +105,10 @@ HANGING = {
         Part('box', 'picture', fit=True),
     ]),
     'hanging plant': Kind((0.3, 0.4, 0.3), (0.6, 0.8, 0.6), [
-        Part('tuft', 'leaf', ALL, (0.3, 0.9), ALL), Part('tuft', 'leaf', ALL, (0.0, 0.35), ALL,
-                                                     tilt_deg=(180, 40, 0)),
-        Part('tube', 'paint', (0.35, 0.65), (0.15, 0.35), (0.35, 0.65), taper=0.2),
-        Part('tube', 'dark', middle(0.004), (0.35, 1.0), middle(0.004)),
+        Part('tuft', 'leaf', ALL, ((0.0, 0.2), (0.0, 0.6)), ALL),
+        Part('tuft', 'leaf', ALL, (0.0, (0.0, 0.25)), ALL, tilt_deg=(180, 40, 0)),
+        Part('tube', 'paint', (0.3, 0.7), ((0.0, 0.14), (0.0, 0.3)), (0.3, 0.7), taper=0.2),
+        Part('tube', 'dark', middle(0.004), ((0.0, 0.25), 1.0), middle(0.004)),
     ]),
 }  # fmt: skip
 
@@ -151,7 +152,7 @@ def occluders(
     standing, hanging = family == 0, family == 2
     wished = point[..., 1] + rise
     fits = ~standing | ((wished > 0.8 * low) & (wished < 1.2 * high))
-    fits &= ~hanging | ~room.outdoors[:, None]
+    fits &= ~hanging | (~room.outdoors[:, None] & (point[..., 1] - rise > LOWEST_HUNG_M))
     tall = torch.where(standing, wished, torch.minimum(size[..., 1], ceiling - 0.02))
     bottom = torch.where(hanging, point[..., 1] - rise, 0.0)
     tall = torch.where(hanging, ceiling.clamp_max(1e3) - bottom, tall)

@@ -17,7 +17,7 @@ from rsb_pose_core.synthesis.crops import Crops, squares_round, whole_images
 from rsb_pose_core.synthesis.crowd import place_others
 from rsb_pose_core.synthesis.draw import Draw
 from rsb_pose_core.synthesis.labels import (
-    GROWN_TORSO_M,
+    GROWN_M,
     PERSON_SLOTS,
     JointLabels,
     PersonLabels,
@@ -26,7 +26,6 @@ from rsb_pose_core.synthesis.labels import (
     boxes_of,
     joint_labels,
     person_slots,
-    torso_m,
 )
 from rsb_pose_core.synthesis.levels import LEVELS, Levels
 from rsb_pose_core.synthesis.lighting import LightBank
@@ -55,13 +54,14 @@ class PairSpace:
     crop_size: int = 288  # px, of the square pictures; 0: the whole images of a rig of one mode
     margin: int = 16  # of crop_size: room for shifts in training
     others: tuple[float, ...] = (0.5, 0.25, 0.12, 0.08, 0.05)  # chances of 0, 1.. other people
-    occluders: float = 0.6  # share of scenes with things before the subject
+    occluders: float = 0.7  # share of scenes with things before the subject
     carrying: float = 0.25  # share of people who hold or carry something
     outdoors: float = 0.3
     cameras: CameraSpace = field(default_factory=CameraSpace)
     poses: Mixture = field(default_factory=Mixture)
     sensor: Levels = LEVELS['train']
     smear: bool = True  # what moves is smeared by the exposure
+    smooth: bool = True  # edges are sampled more finely than pixels
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class PairRenderer:
         image_scene = torch.arange(count, device=self.casting.body.device).repeat(2)
         pictures = self.renderer.render(
             staged.mesh, staged.surfaces, staged.world.room, staged.world.light, staged.view,
-            image_scene, staged.spheres, velocity=self.space.smear,
+            image_scene, staged.spheres, smooth=self.space.smooth, velocity=self.space.smear,
         )  # fmt: skip
         with stage('sensor'):
             taken = self._expose(staged, pictures, draw)
@@ -141,8 +141,9 @@ class PairRenderer:
             shift = place_others(people.spheres, scene, slot, shots.centre_m, draw)
             people = people.moved(shift, torch.zeros_like(shift[:, 0]))
         with stage('world'):
+            lenses = torch.stack([shots.centre_m, shots.right_m], 1)
             around = world.sample(
-                count, self.bank, self.lights, draw, shots.centre_m, people.joints_m, scene,
+                count, self.bank, self.lights, draw, lenses, people.joints_m, scene,
                 people.spheres, outdoors=space.outdoors,
             )  # fmt: skip
             carried = props.props(
@@ -181,7 +182,7 @@ class PairRenderer:
         """Pictures (2B, H, W, 3) as the cameras deliver them."""
         shots, crops = staged.shots, staged.crops
         smear = None
-        if self.space.smear:
+        if pictures.velocity_px_s is not None:
             flow = shots.flow(staged.view, pictures.depth_m) + pictures.velocity_px_s
             smear = flow * shots.exposure_s.repeat(2)[:, None, None, None]
         dots = projector_dots(shots, staged.view, pictures.depth_m)
@@ -228,7 +229,7 @@ class PairRenderer:
             torch.stack([points[..., 2] for points in seen]),
         )
         sight = Sight(pictures.depth_m, pictures.owner, staged.crops.inside())
-        scale = torso_m(staged.people.joints_m) / GROWN_TORSO_M
+        scale = staged.people.height_m / GROWN_M
         return joint_labels(joints, skeleton, scale, sight, scene, staged.slot)
 
 

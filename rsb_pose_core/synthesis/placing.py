@@ -19,13 +19,15 @@ class Figure:
 
     def __init__(self, retarget: Retarget) -> None:
         def length(start: str, end: str) -> Tensor:
-            return (retarget.rest(end) - retarget.rest(start)).norm(dim=-1)
+            span: Tensor = (retarget.rest(end) - retarget.rest(start)).norm(dim=-1)
+            return span
 
         self.side = retarget.side
         self.hips = retarget.rest('upperleg01') - retarget.heads[:, :1]  # B 2 3
         self.leg = length('upperleg01', 'lowerleg01'), length('lowerleg01', 'foot')
         self.arm = length('upperarm01', 'lowerarm01'), length('lowerarm01', 'wrist')
-        self.leg_m, self.arm_m = (sum(pair).mean(1) for pair in (self.leg, self.arm))  # type: ignore[union-attr]
+        self.leg_m = (self.leg[0] + self.leg[1]).mean(1)
+        self.arm_m = (self.arm[0] + self.arm[1]).mean(1)
 
 
 class PostureTable:
@@ -107,7 +109,7 @@ def posture_stances(
     knees = torch.stack([spread_out, (-lean.cos()).expand(-1, 2), lean.sin().expand(-1, 2)], -1)
     kneeling = legs(table.kneeling)[..., None]
     thigh = torch.where(kneeling, normalize(knees, dim=-1), thigh)
-    feet_in = torch.stack([-0.6 * spread_out, torch.full_like(spread_out, 0.17),
+    feet_in = torch.stack([-0.6 * spread_out, torch.full_like(spread_out, 0.14),
                            torch.full_like(spread_out, -1.0)], -1)  # fmt: skip
     shin = torch.where(kneeling, normalize(feet_in, dim=-1), shin)
 

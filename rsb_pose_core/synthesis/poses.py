@@ -49,6 +49,8 @@ __all__ = [
 GESTURE_NAMES = tuple(GESTURES)
 NO_GESTURE = -1
 ANY, HANGING = GESTURE_NAMES.index('any'), GESTURE_NAMES.index('hang')
+# how a pose is made, in the order of Mixture's shares
+RECORDED, REARMED, PERTURBED, FREE, POSTURE = range(5)
 TRIES = 2  # poses made for each that is kept
 TOUCH_M = 0.012  # soft parts give way so much
 
@@ -133,18 +135,20 @@ class PosePool:
         retarget = Retarget(body, heads_m)
         later_rotation, later_root = retarget.rotations(later)
         rotation, root = rotation[kept], root[kept]
-        hands = retarget.hands(random_hands(count, draw))
+        flat = self._flat_hands(made.gesture[kept])[:, None, None]
+        flexion = random_hands(count, draw)
+        hands = retarget.hands(torch.where(flat, 0.1 * flexion, flexion))
         numbers = [body.bone_index[name] for name in hand_bones()]
         rotation[:, numbers], later_rotation[:, numbers] = hands, hands
         rig = self.recorded.rig_frame[frame]
-        whole = ((rig >= 0) & (kind == 0))[:, None, None]
+        whole = ((rig >= 0) & (kind == RECORDED))[:, None, None]
         on_rig, rig_root = self._rig(body)[rig.clamp_min(0)], self.recorded.rig_root[rig]
         rotation, later_rotation = (
             torch.where(whole[..., None], on_rig, turn) for turn in (rotation, later_rotation)
         )
         root, later_root = (torch.where(whole, rig_root, turn) for turn in (root, later_root))
         travel = self.recorded.travel[frame] * Figure(retarget).leg_m[:, None]
-        travel = torch.where((kind < 3)[:, None], travel, 0.0)
+        travel = torch.where((kind <= PERTURBED)[:, None], travel, 0.0)
         if turned:
             heading = rotations.about_y(draw.uniform(-torch.pi, torch.pi, count))
             root, later_root = heading @ root, heading @ later_root
@@ -159,6 +163,10 @@ class PosePool:
         if key not in self._rigs:
             self._rigs[key] = self.recorded.rig_turns(body)
         return self._rigs[key]
+
+    def _flat_hands(self, gesture: Tensor) -> Tensor:
+        """Which hands (B, 2) lie on the floor."""
+        return self.gestures.hand_on_floor[gesture.clamp_min(0)] & (gesture != NO_GESTURE)
 
     def _frames(self, count: int, draw: Draw) -> Tensor:
         """Numbers (count,) of recorded frames."""
@@ -190,11 +198,11 @@ class PosePool:
         stance = _choose(kind, [recorded, recorded, recorded, free, posture])
         category = self.recorded.category[frame]
         # who lets go does not climb
-        let_go = (kind == 1) & (category == CATEGORIES.index('climb'))
+        let_go = (kind == REARMED) & (category == CATEGORIES.index('climb'))
         category = torch.where(let_go, CATEGORIES.index('walk'), category)
-        category = torch.where(kind == 3, CATEGORIES.index('free'), category)
-        category = torch.where(kind == 4, self.posture_category[row], category)
-        support = torch.where(kind == 4, self.postures.support[row], self.supports[category])
+        category = torch.where(kind == FREE, CATEGORIES.index('free'), category)
+        category = torch.where(kind == POSTURE, self.posture_category[row], category)
+        support = torch.where(kind == POSTURE, self.postures.support[row], self.supports[category])
         gesture = self._gestures(kind, row, category, draw)
         rotation, root = retarget.rotations(stance)
         joints = posed_joints(body, heads, rotation, root)
@@ -206,9 +214,8 @@ class PosePool:
         arms = torch.where(keep[..., None], stance.arms, moved)
         wrists = torch.where(keep, stance.wrists, wrists)
         joints = _set_arms(joints, stance, arms, figure)
-        exact = (kind == 0) & (self.recorded.rig_frame[frame] >= 0)
-        flat_hands = self.gestures.hand_on_floor[gesture.clamp_min(0)] & (gesture != NO_GESTURE)
-        parted = self.capsules.part(joints, scale, floor, flat_hands)
+        exact = (kind == RECORDED) & (self.recorded.rig_frame[frame] >= 0)
+        parted = self.capsules.part(joints, scale, floor, self._flat_hands(gesture))
         joints = torch.where(exact[:, None, None], joints, parted)
         pelvis, chest = stance.pelvis, stance.pelvis @ stance.chest
         stance = Stance(
@@ -222,7 +229,7 @@ class PosePool:
         """Frames as they are, with the arms of other frames, or perturbed."""
         count = len(frame)
         now = self.recorded.now[frame]
-        rearmed, perturbed = (kind == 1)[:, None, None], (kind == 2)[:, None, None]
+        rearmed, perturbed = (kind == REARMED)[:, None, None], (kind == PERTURBED)[:, None, None]
         size = 0.16 * draw.uniform(0.3, 1.0, count, 1)
         noise = size[:, :, None, None] * draw.normal(count, 2, 2, 3)
         noise_legs = 0.8 * size[:, :, None, None] * draw.normal(count, 2, 2, 3)
@@ -244,15 +251,17 @@ class PosePool:
         """Gestures (B, 2) of both arms: one for both, or one arm hangs or does as it did."""
         count = len(kind)
         upright = category <= CATEGORIES.index('walk')
-        made = (kind < 3) & upright & draw.chance(self.mixture.gestures, count)
-        odds = torch.where((kind == 4)[:, None], self.postures.gestures[row], self.free_gestures)
+        made = (kind <= PERTURBED) & upright & draw.chance(self.mixture.gestures, count)
+        odds = torch.where(
+            (kind == POSTURE)[:, None], self.postures.gestures[row], self.free_gestures
+        )
         first = torch.multinomial(odds, 1, generator=draw.generator)[:, 0]
         alike = draw.uniform(0.0, 1.0, count) < self.gestures.both_odds[first]
         idle = torch.where(draw.chance(0.5, count), HANGING, ANY)
-        second = torch.where(alike, first, torch.where(category >= 3, ANY, idle))
+        second = torch.where(alike, first, torch.where(upright, idle, ANY))
         pair = torch.stack([first, second], 1)
         pair = torch.where(draw.chance(0.5, count)[:, None], pair.flip(1), pair)
-        return torch.where(((kind == 4) | made)[:, None], pair, NO_GESTURE)
+        return torch.where(((kind == POSTURE) | made)[:, None], pair, NO_GESTURE)
 
     def _later(self, stance: Stance, frame: Tensor, kind: Tensor, draw: Draw) -> Stance:
         """Stances DT_S later: recordings go on, half of the others move their arms and head."""
@@ -262,15 +271,15 @@ class PosePool:
 
         def turn(name: str) -> Tensor:
             held, before, after = (getattr(s, name) for s in (stance, now, later))
-            return torch.where((kind < 3)[:, None, None], after @ before.mT @ held, held)
+            return torch.where((kind <= PERTURBED)[:, None, None], after @ before.mT @ held, held)
 
         def ways(name: str, still: Tensor | float) -> Tensor:
             held, before, after = (getattr(s, name) for s in (stance, now, later))
-            moves = (kind < 3)[:, None, None, None]
+            moves = (kind <= PERTURBED)[:, None, None, None]
             moved = torch.where(moves, after - before, still)
             return normalize(held + moved, dim=-1)
 
-        feet = torch.where((kind < 3)[:, None, None], later.feet, stance.feet)
+        feet = torch.where((kind <= PERTURBED)[:, None, None], later.feet, stance.feet)
         return Stance(
             turn('pelvis'), turn('chest'), turn('head'), ways('arms', speed), ways('legs', 0.0),
             feet, stance.wrists,

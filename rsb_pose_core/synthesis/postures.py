@@ -48,8 +48,8 @@ class Posture:
     gestures: tuple[tuple[str, float], ...] = (('any', 1.0),)
 
 
-ARMS_FREE = (('any', 1.5), ('hang', 1.2), ('up', 1.5), ('crossed', 3.6), ('hips', 4.2),
-             ('head', 2.9), ('behind', 3.6), ('ahead', 1.0), ('aside', 0.7), ('face', 0.8),
+ARMS_FREE = (('any', 1.5), ('hang', 1.2), ('up', 1.5), ('crossed', 4.0), ('hips', 4.2),
+             ('head', 2.9), ('behind', 4.0), ('ahead', 1.0), ('aside', 0.7), ('face', 0.8),
              ('table', 0.6))  # fmt: skip
 ARMS_SITTING = (('lap', 3.0), ('any', 2.0), ('table', 1.6), ('crossed', 1.1), ('head', 0.9),
                 ('up', 0.8), ('face', 0.8), ('hang', 0.6), ('behind', 0.3),
@@ -105,11 +105,11 @@ POSTURES = {
     'sit_heels': Posture('kneel', KNEEL, 0.7, both(KNEELING), (8, 8), (0, 3), (14, 9), 9,
                          thigh_deg=(72, 8), gestures=ARMS_SITTING),
     'kneel_one': Posture('kneel', KNEEL, 0.9, (
-        Leg((0.05, -0.47, 0.44), (0.05, 0.0, 0.06), (0.2, 1.0, 0.8)), KNEELING), (6, 9), (0, 3),
+        Leg((0.05, -0.465, 0.44), (0.05, 0.0, 0.06), (0.2, 1.0, 0.8)), KNEELING), (6, 9), (0, 3),
         (9, 9), 11, thigh_deg=(4, 9), gestures=(*ARMS_FREE, ('knees', 1.5), ('floor', 0.6))),
     'crawl': Posture('crawl', KNEEL, 0.7, both(KNEELING), (80, 8), (0, 4), (4, 9), 8,
                      thigh_deg=(8, 16), gaze_deg=40, gestures=(('floor', 1.0),)),
-    'lie_back': Posture('lie', LIE, 1.6, both(Leg((0.07, -0.95, -0.075), (0.1, 0.04, 0.015),
+    'lie_back': Posture('lie', LIE, 1.6, both(Leg((0.07, -0.95, -0.06), (0.1, 0.04, 0.015),
                         (0.2, 0.0, 1.0), 25.0)), (-87, 2), (0, 3), (2, 5), 6, along_trunk=True,
                         gestures=ARMS_LYING),
     'lie_knees_up': Posture('lie', LIE, 0.6, both(Leg((0.03, -0.6, -0.02), (0.07, 0.14, 0.015),
@@ -156,8 +156,8 @@ GESTURES = {
     'lap': Gesture('lap', (-0.02, 0.1, 0.0), (0.05, 0.03, 0.1), (0.8, -0.3, -0.6), 0.85),
     'knees': Gesture('knee', (0.0, 0.1, 0.02), (0.05, 0.03, 0.05), (0.9, 0.0, -0.3), 0.7),
     'belly': Gesture('hip', (-0.07, 0.25, 0.16), (0.05, 0.07, 0.03), (1.0, -0.2, -0.3), 0.6),
-    'floor': Gesture('floor', (0.02, 0.085, 0.05), (0.1, 0.02, 0.12), (0.7, 0.0, -0.5), 0.85),
-    'behind_floor': Gesture('floor', (0.1, 0.085, -0.34), (0.06, 0.02, 0.06), (0.6, 0.0, -1.0)),
+    'floor': Gesture('floor', (0.02, 0.095, 0.05), (0.1, 0.02, 0.12), (0.7, 0.0, -0.5), 0.85),
+    'behind_floor': Gesture('floor', (0.1, 0.095, -0.34), (0.06, 0.02, 0.06), (0.6, 0.0, -1.0)),
     'hold': Gesture('shoulder', (0.1, 0.4, 0.6), (0.15, 0.45, 0.15), (0.9, -0.6, 0.0), 0.5),
 }  # fmt: skip
 

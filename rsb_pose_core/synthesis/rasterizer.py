@@ -86,6 +86,7 @@ def rasterize(
     *,
     value: Tensor | None = None,
     behind: Tensor | None = None,
+    only: Tensor | None = None,
     cull: Tensor | None = None,
     opacity: Tensor | None = None,
     lift: Tensor | None = None,
@@ -98,9 +99,10 @@ def rasterize(
     points (3, V): homogeneous pixels u w, v w, w; centre of the top-left pixel (0, 0). For a
     perspective w is the depth; for an orthographic image it is 1. faces (3, F) and image (F,): in
     which image a face is drawn. value (V,): positive, larger wins the race; without it 1 / w.
-    behind (N, H, W): nearness of what is there already. cull (F,): leave out when seen from
-    behind. opacity (V,): not drawn where it interpolates to zero or less. lift (F,): gain of the
-    nearness in the race. cut_out (F,): faces of which only fragments are drawn that `solid` says.
+    behind (N, H, W): nearness of what is there already. only (N, H, W): the pixels that matter, if
+    not all. cull (F,): leave out when seen from behind. opacity (V,): not drawn where it
+    interpolates to zero or less. lift (F,): gain of the nearness in the race. cut_out (F,): faces
+    of which only fragments are drawn that `solid` says.
     """
     count, height, width = size
     device = points.device
@@ -109,24 +111,22 @@ def rasterize(
         race = behind.reshape(-1).view(torch.int32).long() << 32
     low, high, front, crossing, turned = _bounds(points, faces, height, width)
     keep = (high >= low).all(0) & front.any(0)
+    partial = crossing  # bounded by more than their edges
     if cull is not None:
         keep &= ~(cull & turned)
     if opacity is not None:
-        keep &= (opacity > 0)[faces].any(0)
-    kept = keep.nonzero()[:, 0]
+        there = (opacity > 0)[faces]
+        keep &= there.any(0)
+        partial = partial | ~there.all(0)
+    whole = (keep & ~partial).nonzero()[:, 0]
+    kept = torch.cat([whole, (keep & partial).nonzero()[:, 0]])
     corner = faces[:, kept]
-    low, high, crossing = low[:, kept], high[:, kept], crossing[kept]
+    low, high = low[:, kept], high[:, kept]
     q, inverse = _dual(points[:, corner], low)
-    bounds = _nearness_bounds(points[2, corner], crossing)
+    bounds = _nearness_bounds(points[2, corner], crossing[kept])
     planes = Planes(kept, torch.cat([q.flatten(0, 1), low, bounds, inverse[None]]))
-    edges = q.clone()  # 3 3 K: constant and steps; function; face
-    edges[0] += EDGE_PX * torch.hypot(q[1], q[2])
-    limits = [edges]
-    if opacity is not None:
-        limits.append((q * opacity[corner]).sum(1, keepdim=True))
-    near = -q.sum(1, keepdim=True)
-    near[0] += 1 / NEAR_M
-    limits.append(near)
+    limit = q.clone()  # 3 3 K: constant and steps; function; face
+    limit[0] += EDGE_PX * torch.hypot(q[1], q[2])
     depth = q.sum(1) if value is None else (q * value[corner]).sum(1)  # 3 K
     if value is not None:
         bounds = torch.stack([value[corner].amin(0), value[corner].amax(0)])
@@ -135,20 +135,28 @@ def rasterize(
         depth, bounds = depth * gain, bounds * gain
     first = (image[kept] * height + low[1].long()) * width + low[0].long()
     extent = (high - low + 1).long()
-    limit = torch.cat(limits, 1)
     tested = cut_out[kept] if cut_out is not None else None
-    for begin, end in _portions(extent[0] * extent[1], max_fragments):
-        part = slice(begin, end)
-        row, pixel, nearness = _spans(
-            limit[..., part], depth[:, part], bounds[:, part], extent[:, part], first[part], width
-        )
-        row = row + begin
-        entry = (nearness.view(torch.int32).long() << 32) | (row + 1)
-        if tested is not None and solid is not None:
-            open_ = tested[row].nonzero()[:, 0]
-            seen = solid(planes.at(pixel[open_], row[open_], size))
-            entry[open_] = entry[open_] * seen
-        race.scatter_reduce_(0, pixel, entry, 'amax', include_self=True)
+    rest = q[..., len(whole) :]
+    near = -rest.sum(1, keepdim=True)
+    near[0] += 1 / NEAR_M
+    more = [limit[..., len(whole) :], near]
+    if opacity is not None:
+        more.append((rest * opacity[corner[:, len(whole) :]]).sum(1, keepdim=True))
+    for start, limits in ((0, limit[..., : len(whole)]), (len(whole), torch.cat(more, 1))):
+        area = (extent[0] * extent[1])[start : start + limits.shape[2]]
+        for begin, end in _portions(area, max_fragments):
+            part = slice(start + begin, start + end)
+            row, pixel, nearness = _spans(
+                limits[..., begin:end], depth[:, part], bounds[:, part], extent[:, part],
+                first[part], width, only,
+            )  # fmt: skip
+            row = row + part.start
+            entry = (nearness.view(torch.int32).long() << 32) | (row + 1)
+            if tested is not None and solid is not None:
+                open_ = tested[row].nonzero()[:, 0]
+                seen = solid(planes.at(pixel[open_], row[open_], size))
+                entry[open_] = entry[open_] * seen
+            race.scatter_reduce_(0, pixel, entry, 'amax', include_self=True)
     return Drawn(race, planes, size)
 
 
@@ -222,13 +230,14 @@ def _portions(pixels: Tensor, most: int) -> list[tuple[int, int]]:
 
 
 def _spans(
-    limit: Tensor, depth: Tensor, bounds: Tensor, extent: Tensor, first: Tensor, width: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    limit: Tensor, depth: Tensor, bounds: Tensor, extent: Tensor, first: Tensor, width: int,
+    only: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Face, pixel and nearness (T,) of every pixel where all functions of a face are positive.
 
     limit (3, E, K): constant and steps of E functions; depth (3, K) of the nearness, bounds
     (2, K) of it; extent (2, K): columns and rows of the face's rectangle; first (K,): its first
-    pixel.
+    pixel. only: of which pixels, if not of all.
     """
     device = first.device
     faces = torch.arange(extent.shape[1], device=device)
@@ -254,4 +263,7 @@ def _spans(
     offset = torch.arange(len(span), device=device)
     offset -= (length.cumsum(0) - length)[span]
     pixel = (first[face] + line * width + start.nan_to_num_(0, 0, 0).long())[span] + offset
+    if only is not None:
+        marked = only.view(-1)[pixel].nonzero()[:, 0]
+        span, offset, pixel = span[marked], offset[marked], pixel[marked]
     return face[span], pixel, begin[span] + step[span] * offset

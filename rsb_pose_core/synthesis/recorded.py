@@ -24,6 +24,7 @@ UPRIGHT = ('stand', 'walk')
 UPRIGHT_SHARE = 0.5  # of the recorded frames drawn, at most
 DT_S = 1.0 / 30.0
 FRAMES_HZ = 30.0  # denser frames are alike
+LOW_PELVIS = 0.55  # of those on their feet or in the air, over the lowest joint, in leg lengths
 MOST_OF_CLIP, MOST_OF_FRAME = 0.04, 0.004  # share of the recorded poses drawn
 LOOSE_CATEGORY = 0.25  # a rare category of recordings is at most so much more frequent than it was
 
@@ -87,8 +88,8 @@ def record(clips: Sequence[Clip], device: str, categories: Sequence[str] = ()) -
     across = joint(joints, 'left_hip') - joint(joints, 'right_hip')
     level = rotations.about_y(torch.atan2(across[:, 2], across[:, 0]))
     joints, joints_later = joints @ level.mT, joints_later @ level.mT
-    legs = [sided(joints, name) for name in ('hip', 'knee', 'ankle')]
-    leg_m = sum((b - a).norm(dim=-1) for a, b in zip(legs, legs[1:], strict=False)).mean(1)  # type: ignore[union-attr]
+    hip, knee, ankle = (sided(joints, name) for name in ('hip', 'knee', 'ankle'))
+    leg_m = ((knee - hip).norm(dim=-1) + (ankle - knee).norm(dim=-1)).mean(1)
     moved = joint(joints_later, 'pelvis') - joint(joints, 'pelvis')
     travel = moved / leg_m[:, None]
     stance = stance_of(joints, soles_now @ level.mT)
@@ -96,6 +97,10 @@ def record(clips: Sequence[Clip], device: str, categories: Sequence[str] = ()) -
     climbing = np.array([clip.name.startswith('amc/01') for clip in clips])[owners]
     category = classify(joints, leg_m, travel, torch.as_tensor(climbing, device=device))
     weight = torch.as_tensor(_clip_weights(clips, owners), device=device)
+    # a leap shot so low has lost the height that makes sense of it
+    height = joint(joints, 'pelvis')[:, 1] - joints[..., 1].amin(1)
+    upright = category <= CATEGORIES.index('air')
+    weight = weight * ~(upright & (height < LOW_PELVIS * leg_m))
     weight = weight * _balance(category, weight)
     weight = weight * _cap(torch.as_tensor(owners, device=device), weight)
     if categories:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from rsb_pose_core.synthesis import edges, shading, shadows
 from rsb_pose_core.synthesis import room as rooms
-from rsb_pose_core.synthesis import shading, shadows
 from rsb_pose_core.synthesis.lighting import Light
 from rsb_pose_core.synthesis.mesh import NOBODY, PLAIN, Mesh, Surfaces
 from rsb_pose_core.synthesis.occlusion import daylight, mesh_openness, room_openness
-from rsb_pose_core.synthesis.rasterizer import Fragments, rasterize
+from rsb_pose_core.synthesis.rasterizer import Drawn, Fragments, rasterize
 from rsb_pose_core.synthesis.room import Room, RoomHit
 from rsb_pose_core.synthesis.shading import Surfels, dot, unit
 from rsb_pose_core.synthesis.shadows import ShadowMap
@@ -27,6 +27,8 @@ from rsb_pose_core.synthesis.view import View
 
 ROOM_BUMP = 0.07
 SKY_M = 1e4
+GROUND_FADES_M = (7.0, 28.0)  # distance from the subject where the ground begins and ends to fade
+EYE_M = 1.6  # height of the tripods that panoramas are taken from
 
 
 @runtime_checkable
@@ -87,6 +89,7 @@ class Renderer:
         image_scene: Tensor,
         spheres: Tensor,
         *,
+        smooth: bool = True,
         supersample: int = 1,
         velocity: bool = False,
         readout_s: Tensor | None = None,
@@ -94,14 +97,15 @@ class Renderer:
         """Draw image n of scene image_scene[n] (N,).
 
         spheres (B, K, 4): centre and radius in m of spheres that fill the people of each scene,
-        radius 0: none. supersample: samples per pixel and axis. velocity: also the motion of what
-        is seen. readout_s (N,): time from the first to the last row of a rolling shutter; pictures
-        are exact for the middle row, only what moves in the world is bent.
+        radius 0: none. smooth: pixels at edges show their share of each side. supersample: samples
+        per pixel and axis. velocity: also the motion of what is seen. readout_s (N,): time from
+        the first to the last row of a rolling shutter; pictures are exact for the middle row, only
+        what moves in the world is bent. Depth, owners and motion are those of the pixels' middles.
         """
         if supersample > 1:
             fine = self.render(
                 mesh, surfaces, room, light, _refined(view, supersample), image_scene, spheres,
-                velocity=velocity, readout_s=readout_s,
+                smooth=smooth, velocity=velocity, readout_s=readout_s,
             )  # fmt: skip
             return _reduced(fine, supersample)
         size = (len(view), view.height, view.width)
@@ -109,7 +113,9 @@ class Renderer:
             hit = rooms.cast(room, image_scene, view)
         with stage('triangles'):
             seen = see(mesh, view, image_scene, len(light.sun), readout_s)
-            part = self._race(mesh, surfaces, seen, hit.depth_m)
+            drawn = self._race(mesh, surfaces, seen, 1 / hit.depth_m)
+            part = drawn.fragments()
+            part = replace(part, face=seen.mesh_face[part.face])
         with stage('shadows'):
             overhead = shadows.overhead_map(mesh, surfaces, len(light.sun))
             shadow = shadows.shadow_map(
@@ -122,6 +128,9 @@ class Renderer:
                 mesh, surfaces, room, hit, view, image_scene, openness, part, spheres
             )
             linear = self._lit(surfaces, room, light, view, image_scene, shown, shadow)
+        if smooth:
+            with stage('edges'):
+                linear = self._smoothed(linear, mesh, surfaces, seen, hit, image_scene, shown)
         surface_owner = surfaces.owner[mesh.surface[part.face]]
         owner = torch.full_like(shown.material, NOBODY)
         owner[part.pixel] = surface_owner
@@ -137,19 +146,43 @@ class Renderer:
             thing.view(size), motion,
         )  # fmt: skip
 
-    def _race(self, mesh: Mesh, surfaces: Surfaces, seen: Seen, room_m: Tensor) -> Fragments:
-        """Of each pixel where a triangle is nearer than room_m (N, H, W); faces of the mesh."""
+    def _race(
+        self, mesh: Mesh, surfaces: Surfaces, seen: Seen, behind: Tensor,
+        only: Tensor | None = None,
+    ) -> Drawn:  # fmt: skip
+        """Triangles against what is behind them, 1/m (N, H, W)."""
         surface = mesh.surface[seen.mesh_face]
-        count, height, width = room_m.shape
-        drawn = rasterize(
-            seen.points, seen.faces, seen.image, (count, height, width), behind=1 / room_m,
+        count, height, width = behind.shape
+        return rasterize(
+            seen.points, seen.faces, seen.image, (count, height, width), behind=behind,
+            only=only,
             cull=~surfaces.double_sided[surface],
-            opacity=mesh.opacity.repeat(seen.points.shape[1] // len(mesh.opacity)),
+            opacity=mesh.opacity.repeat(seen.points.shape[1] // max(len(mesh.opacity), 1)),
             lift=surfaces.lift[surface], cut_out=surfaces.cut_out[surface],
             solid=self._solid(mesh, surfaces, seen.mesh_face),
         )  # fmt: skip
-        part = drawn.fragments()
-        return replace(part, face=seen.mesh_face[part.face])
+
+    def _smoothed(
+        self, linear: Tensor, mesh: Mesh, surfaces: Surfaces, seen: Seen, hit: RoomHit,
+        image_scene: Tensor, shown: Shown,
+    ) -> Tensor:  # fmt: skip
+        """The pictures (3, N*P) with smooth edges."""
+        nearness = 1 / shown.depth_m.view_as(hit.depth_m)
+        material = shown.material.view_as(hit.wall)
+        edge = edges.edge_pixels(nearness, material)
+        near = edges.near_edges(seen.points, seen.faces, seen.image, edge)
+        mesh_face = seen.mesh_face[near]
+        fine = Seen(edges.quarters(seen.points), seen.faces[:, near], seen.image[near], mesh_face)
+        behind, only = (
+            value.repeat_interleave(2, 1).repeat_interleave(2, 2)
+            for value in (1 / hit.depth_m, edge)
+        )
+        drawn = self._race(mesh, surfaces, fine, behind, only)
+        walls = hit.wall + rooms.WALLS * image_scene[:, None, None] + len(surfaces)
+        return edges.smoothed(
+            linear, nearness, material, walls, edge, drawn,
+            lambda face: mesh.surface[mesh_face[face]],
+        )  # fmt: skip
 
     def _solid(
         self, mesh: Mesh, surfaces: Surfaces, mesh_face: Tensor | None = None
@@ -218,7 +251,27 @@ class Renderer:
         sky = torch.isinf(shown.depth_m).nonzero()[:, 0]
         scene = image_scene[torch.div(sky, flat[1], rounding_mode='floor')]
         linear[:, sky] = self._sky(light, scene, rays.reshape(3, -1)[:, sky])
+        self._fade_ground(linear.view(3, *flat), surfaces, room, light, image_scene, shown, point)
         return linear
+
+    def _fade_ground(
+        self, linear: Tensor, surfaces: Surfaces, room: Room, light: Light, image_scene: Tensor,
+        shown: Shown, point: Tensor,
+    ) -> None:  # fmt: skip
+        """Open ground far from the subject turns into what the panorama shows of it.
+
+        Seen from one place of the world, so that both views of a pair agree on it.
+        """
+        ground = len(surfaces) + rooms.WALLS * image_scene + rooms.FLOOR
+        is_ground = shown.material.view(linear.shape[1:]) == ground[:, None]
+        image, pixel = (is_ground & room.outdoors[image_scene][:, None]).nonzero(as_tuple=True)
+        place = point[:, image, pixel]
+        near, far = GROUND_FADES_M
+        share = ((torch.hypot(place[0], place[2]) - near) / (far - near)).clamp(0, 1)
+        share = share * share * (3 - 2 * share)
+        direction = place - place.new_tensor([[0.0], [EYE_M], [0.0]])
+        beyond = self._sky(light, image_scene[image], direction)
+        linear[:, image, pixel] = linear[:, image, pixel].lerp(beyond, share)
 
     def _materials(self, surfaces: Surfaces, room: Room) -> tuple[Tensor, Tensor]:
         """Texture (M,), and colour, gloss, bump, scatter (8, M) of triangles, then of walls."""

@@ -44,8 +44,8 @@ JOINT_BONES = {
     'right_wrist': 'wrist.R', 'right_elbow': 'lowerarm01.R', 'right_shoulder': 'upperarm01.R',
     'left_shoulder': 'upperarm01.L', 'left_elbow': 'lowerarm01.L', 'left_wrist': 'wrist.L',
 }  # fmt: skip
-# of the mean body: a leg, from ankle to toes, and how far skin is from the joints' centres
-LEG_M, SOLE_M, TOE_M, HEEL_M, KNEE_M, HIP_M = 0.80, 0.165, 0.02, 0.075, 0.045, 0.08
+# of the mean body: a leg, from ankle to toes, and how far skin is from the centres of joints
+LEG_M, SOLE_M, HEEL_M, SIDE_M, KNEE_M, HIP_M = 0.80, 0.165, 0.075, 0.04, 0.045, 0.08
 RELAXED_FOOT = 0.35  # toes down, of a foot in the air
 
 
@@ -99,32 +99,45 @@ class Limb:
     """Turns of two bones joined by a hinge, in the axes of what the first hangs on."""
 
     first: Tensor  # B 2 3 3, without the twist
-    axis: Tensor  # B 2 3, the first bone at rest
-    twist: Tensor  # B 2, of the first bone about its axis, in rad
+    twist: Tensor  # B 2, of the first bone about its axis at rest, in rad
     second: Tensor  # B 2 3 3, the hinge's turn in the axes of the first bone
+
+    def shared(self, upper: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns of the first bone's upper half and of the hinge.
+
+        upper, lower (B, 2, 3, 3): half of the twist about the bone's axis, and about that of its
+        lower half, which is not quite the same; the hinge makes up for it.
+        """
+        half = self.first @ upper
+        return half, (half @ lower).mT @ half @ upper @ self.second
 
 
 def hinge(
     rest: tuple[Tensor, Tensor], bend_rest: Tensor, target: tuple[Tensor, Tensor],
-    zero: Tensor, default_twist: Tensor, side: Tensor, names: tuple[str, str, str],
+    zero: Tensor | None, default_twist: Tensor | float, side: Tensor,
+    names: tuple[str, str, str],
 ) -> Limb:  # fmt: skip
     """Turn a limb of two bones so that both point along `target` (B, 2, 3), within limits.
 
     rest: directions of both bones at rest; bend_rest: where the hinge moves the second bone, as
     seen at rest. The plane of the bent limb gives the first bone's twist; a straight limb takes
     `default_twist` (B, 2), inward. zero (B, 2, 3): where the hinge's axis points when the limb is
-    not twisted. names: limits of twist (inward +), hinge and sideways play.
+    not twisted; None: where the smallest swing takes it. names: limits of twist (inward +), hinge
+    and sideways play.
     """
     axis, lower = rest
     e1 = normalize(bend_rest - (bend_rest * axis).sum(-1, keepdim=True) * axis, dim=-1)
     e2 = torch.linalg.cross(axis, e1)
     basis = torch.stack([axis, e1, e2], -2)  # rows: along, towards the bend, sideways
     swing = rotations.between(axis, target[0])
-    goal = turned(basis @ swing.mT, target[1])
+    view = basis @ swing.mT
+    goal = turned(view, target[1])
     bend = torch.atan2(goal[..., 1:].norm(dim=-1), goal[..., 0])
     sure = ((bend - PLANE_FROM) / (PLANE_SURE - PLANE_FROM)).clamp(0, 1)
-    untwisted = turned(basis @ swing.mT, zero)
-    untwisted = side * torch.atan2(-untwisted[..., 1], untwisted[..., 2])
+    untwisted: Tensor | float = 0.0
+    if zero is not None:
+        at_zero = turned(view, zero)
+        untwisted = side * torch.atan2(-at_zero[..., 1], at_zero[..., 2])
     found = side * torch.atan2(goal[..., 2], goal[..., 1]) - untwisted
     limit = LIMITS[names[0]]
     # beyond the limits the nearer one, on the circle
@@ -143,7 +156,7 @@ def hinge(
     aside = torch.asin(aside.clamp(-1, 1))
     aside = torch.minimum(torch.maximum(aside, rest_aside + play.low), rest_aside + play.high)
     turns = _bent(bend, aside) @ _bent(rest_bend, rest_aside).mT
-    return Limb(swing, axis, twist, basis.mT @ turns @ basis)
+    return Limb(swing, twist, basis.mT @ turns @ basis)
 
 
 def _bent(bend: Tensor, aside: Tensor) -> Tensor:
@@ -152,6 +165,11 @@ def _bent(bend: Tensor, aside: Tensor) -> Tensor:
     zero = torch.zeros_like(cb)
     rows = (ca * cb, -sb, -sa * cb, ca * sb, cb, -sa * sb, sa, zero, ca)
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
+def about(axes: list[Tensor], angles: list[Tensor]) -> tuple[Tensor, ...]:
+    """Turns (B, 2, 3, 3) about unit axes (B, 2, 3) by angles (B, 2), all at once."""
+    return rotations.about_axis(torch.stack(axes), torch.stack(angles)).unbind(0)
 
 
 class Retarget:
@@ -168,18 +186,20 @@ class Retarget:
 
     def way(self, start: str, end: str) -> Tensor:
         """Unit directions (B, 2, 3) between bone heads at rest."""
-        return normalize(self.rest(end) - self.rest(start), dim=-1)
+        way: Tensor = normalize(self.rest(end) - self.rest(start), dim=-1)
+        return way
 
     def rotations(self, stance: Stance) -> tuple[Tensor, Tensor]:
         """Bone rotations (B, N, 3, 3) relative to parents, and the root's (B, 3, 3)."""
-        found: dict[str, Tensor] = {}
         axis, angle = limit_turn(stance.chest, 'spine')
-        for name, share in zip(SPINE, SPINE_SHARES, strict=True):
-            found[name] = rotations.about_axis(axis, angle * share)
-        chest = stance.pelvis @ rotations.about_axis(axis, angle)
+        shares = angle.new_tensor((*SPINE_SHARES, 1.0))
+        *spine, whole = rotations.about_axis(
+            axis[:, None].expand(-1, len(shares), -1), angle[:, None] * shares
+        ).unbind(1)
+        chest = stance.pelvis @ whole
         axis, angle = limit_turn(stance.head, 'neck')
         step = rotations.about_axis(axis, angle / len(NECK))
-        found |= dict.fromkeys(NECK, step)
+        found = dict(zip(SPINE, spine, strict=True)) | dict.fromkeys(NECK, step)
         wanted = stance.pelvis @ stance.chest  # the arms keep their directions in the world
         both = self._arms(turned((chest.mT @ wanted)[:, None, None], stance.arms), stance.wrists)
         both |= self._legs(stance)
@@ -198,40 +218,31 @@ class Retarget:
         rise = torch.acos((-upper[..., 1]).clamp(-1, 1))
         lift = ((rise - GIRDLE_FROM) * GIRDLE_SHARE).clamp(0, GIRDLE_MOST) * self.side
         forward = -GIRDLE_FORWARD * upper[..., 2] * self.side
-        girdle = rotations.about_y(forward) @ rotations.about_z(lift)
-        girdle, shoulder = (
-            rotations.about_y(forward * part) @ rotations.about_z(lift * part)
-            for part in (0.6, 0.4)
-        )
+        y, z = (upper.new_tensor(way).expand_as(upper) for way in ((0.0, 1, 0), (0.0, 0, 1)))
+        turns = about([y, z, y, z], [0.6 * forward, 0.6 * lift, 0.4 * forward, 0.4 * lift])
+        girdle, shoulder = turns[0] @ turns[1], turns[2] @ turns[3]
         base = girdle @ shoulder
         rest = self.way('upperarm01', 'lowerarm01'), self.way('lowerarm01', 'wrist')
         names = ('shoulder_rotation', 'elbow_flexion', 'elbow_sideways')
         target = turned(base.mT, upper), turned(base.mT, lower)
-        # no twist: the resting elbow's axis after the smallest swing
-        axis = normalize(torch.linalg.cross(*rest), dim=-1)
-        zero = turned(rotations.between(rest[0], target[0]), axis)
-        limb = hinge(rest, rest[1], target, zero, torch.zeros_like(rise), self.side, names)
-        first, second, elbow = self._split(limb, ('upperarm01', 'upperarm02', 'lowerarm01'))
+        limb = hinge(rest, rest[1], target, None, 0.0, self.side, names)
         twist, flexion, aside = (
             wrists[..., k].clamp(LIMITS[name].low, LIMITS[name].high) * self.side
             for k, name in enumerate(('forearm_twist', 'wrist_flexion', 'wrist_sideways'))
         )
-        half = rotations.about_axis(rest[1], 0.4 * twist)
-        inner = rotations.about_axis(self.way('lowerarm02', 'wrist'), 0.6 * twist)
         knuckles = self.way('finger5-1', 'finger2-1')
         palm = normalize(torch.linalg.cross(rest[1], knuckles) * self.side[:, None], dim=-1)
-        hand = rotations.about_axis(palm, aside) @ rotations.about_axis(knuckles, -flexion)
+        upper_half, lower_half, outer, inner, sideways, bend = about(
+            [rest[0], self.way('upperarm02', 'lowerarm01'), rest[1],
+             self.way('lowerarm02', 'wrist'), palm, knuckles],
+            [limb.twist / 2, limb.twist / 2, 0.4 * twist, 0.6 * twist, aside, -flexion],
+        )  # fmt: skip
+        first, elbow = limb.shared(upper_half, lower_half)
         return {
             'clavicle': girdle, 'shoulder01': shoulder, 'upperarm01': first,
-            'upperarm02': second, 'lowerarm01': elbow @ half, 'lowerarm02': inner, 'wrist': hand,
+            'upperarm02': lower_half, 'lowerarm01': elbow @ outer, 'lowerarm02': inner,
+            'wrist': sideways @ bend,
         }  # fmt: skip
-
-    def _split(self, limb: Limb, bones: tuple[str, str, str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Share the first bone's twist between its two halves; the hinge makes up the rest."""
-        upper = limb.first @ rotations.about_axis(limb.axis, limb.twist / 2)
-        lower = rotations.about_axis(self.way(bones[1], bones[2]), limb.twist / 2)
-        whole = limb.first @ rotations.about_axis(limb.axis, limb.twist)
-        return upper, lower, (upper @ lower).mT @ whole @ limb.second
 
     def hands(self, flexion: Tensor) -> Tensor:
         """Turns (B, 30, 3, 3) of the bones of `hand_bones` for flexions (B, 5, 3, 2) in rad."""
@@ -263,7 +274,10 @@ class Retarget:
         yaw = -self.side * torch.atan2(aside, along.clamp_min(0.1))
         default = torch.where(known, yaw.clamp(-0.8, 0.6), torch.zeros_like(yaw))
         limb = hinge(rest, back, (thigh, shin), zero, default, self.side, names)
-        first, second, knee = self._split(limb, ('upperleg01', 'upperleg02', 'lowerleg01'))
+        half, second = about(
+            [rest[0], self.way('upperleg02', 'lowerleg01')], [limb.twist / 2, limb.twist / 2]
+        )
+        first, knee = limb.shared(half, second)
         shank = stance.pelvis[:, None] @ first @ second @ knee  # in the world
         sole, contact = self._soles(stance, shank, known)
         local = shank.mT @ sole
@@ -276,10 +290,9 @@ class Retarget:
                 (pitch, 'ankle_flexion'), (yaw, 'ankle_yaw'), (-roll, 'ankle_roll'),
             )
         )  # fmt: skip
-        ankle = (
-            rotations.about_y(yaw * self.side) @ rotations.about_x(pitch)
-            @ rotations.about_z(-roll * self.side)
-        )  # fmt: skip
+        ways = torch.eye(3, device=thigh.device)[:, None, None].expand(-1, *thigh.shape)
+        turns = about([ways[1], ways[0], ways[2]], [yaw * self.side, pitch, -roll * self.side])
+        ankle = turns[0] @ turns[1] @ turns[2]
         down = torch.asin((-(shank @ ankle)[..., 1, 2]).clamp(-1, 1))
         toes = rotations.about_x(-contact * down.clamp(0, -LIMITS['toe_flexion'].low))
         return {
@@ -307,9 +320,10 @@ class Retarget:
         z = normalize(torch.where(known[..., None], own, ruled), dim=-1)
         # toes go no deeper than the floor that knees, heels or hips lie on
         size = (thigh + shin) / LEG_M
-        floor = torch.stack([ankle - HEEL_M * size, knee - KNEE_M * size, -HIP_M * size], 1)
+        heel = SIDE_M + (HEEL_M - SIDE_M) * upright
+        floor = torch.stack([ankle - heel * size, knee - KNEE_M * size, -HIP_M * size], 1)
         room = (floor.amin((1, 2))[:, None] - ankle) / size
-        least = ((room + TOE_M) / SOLE_M - 2 * contact).clamp(-1, 0.5)
+        least = ((room + SIDE_M) / SOLE_M - 2 * contact).clamp(-1, 0.5)
         deep = (least - z[..., 1]).clamp_min(0)[..., None]
         z = z + deep * (
             z.new_tensor([0.0, 1.0, 0.0]) + ways[:, :, 1] * z.new_tensor([1.0, 0, 1.0])

@@ -109,21 +109,21 @@ def cast(room: Room, image_scene: Tensor, view: View) -> RoomHit:
 
 
 def sample_room(
-    bank: TextureBank, draw: Draw, outdoors: Tensor, ground: Tensor, camera_m: Tensor,
+    bank: TextureBank, draw: Draw, outdoors: Tensor, ground: Tensor, lenses_m: Tensor,
     scene: Tensor, spheres: Tensor,
 ) -> Room:  # fmt: skip
     """Rooms with cameras and people inside; open ground where `outdoors` (B,).
 
-    ground (B, 3): albedo that the panorama's own ground suggests; camera_m (B, 3); spheres
-    (P, K, 4): what fills the people of scenes (P,).
+    ground (B, 3): albedo that the panorama's own ground suggests; lenses_m (B, 2, 3);
+    spheres (P, K, 4): what fills the people of scenes (P,).
     """
     count = len(outdoors)
     turn = rotations.about_y(draw.uniform(-torch.pi, torch.pi, count))
-    camera = (turn @ camera_m[..., None])[..., 0]
+    lenses = lenses_m @ turn.mT
     middle = spheres[..., :3] @ turn[scene].mT
     radius, rows = spheres[..., 3:], scene[:, None].expand(-1, 3)
-    low = (camera - LENS_M).scatter_reduce(0, rows, (middle - radius).amin(1), 'amin')
-    high = (camera + LENS_M).scatter_reduce(0, rows, (middle + radius).amax(1), 'amax')
+    low = (lenses.amin(1) - LENS_M).scatter_reduce(0, rows, (middle - radius).amin(1), 'amin')
+    high = (lenses.amax(1) + LENS_M).scatter_reduce(0, rows, (middle + radius).amax(1), 'amax')
     low = low - draw.log_uniform(*WALL_GAP_M, count, 3)
     high = high + draw.log_uniform(*WALL_GAP_M, count, 3)
     height = torch.where(

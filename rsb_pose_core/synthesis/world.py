@@ -70,18 +70,19 @@ def facing(normal: Tensor) -> Tensor:
 
 
 def sample(
-    count: int, bank: TextureBank, lights: LightBank, draw: Draw, camera_m: Tensor,
+    count: int, bank: TextureBank, lights: LightBank, draw: Draw, lenses_m: Tensor,
     joints_m: Tensor, scene: Tensor, spheres: Tensor, *, outdoors: float = 0.3,
 ) -> World:  # fmt: skip
     """Worlds of `count` scenes round cameras and people, all of whom keep free of things.
 
-    camera_m (B, 3): left cameras; joints_m (P, J, 3), scene (P,), spheres (P, K, 4): the people;
-    the first person of a scene is its subject. outdoors: share of scenes in the open.
+    lenses_m (B, 2, 3): left and right cameras; joints_m (P, J, 3), scene (P,), spheres (P, K, 4):
+    the people; the first person of a scene is its subject. outdoors: share of open scenes.
     """
+    camera_m = lenses_m[:, 0]
     open_ = draw.chance(outdoors, count)
     light = lights.sample(count, draw, open_)
     ground = lights.ground[light.panorama]
-    room = sample_room(bank, draw, open_, ground, camera_m, scene, spheres)
+    room = sample_room(bank, draw, open_, ground, lenses_m, scene, spheres)
     catalogue = furniture.catalogue(draw.device)
     joints = joints_m[subjects(scene, count)]
     middle = joints.mean(1) * joints.new_tensor([1.0, 0.0, 1.0])
@@ -90,7 +91,7 @@ def sample(
     boxes = Boxes(*(value.view(count, FREE + ALONG, *value.shape[1:])
                     for value in vars(boxes).values()))  # fmt: skip
     present = boxes.present & (body_gap_m(boxes, spheres, scene) > BODY_GAP_M)
-    present &= boxes.distance_m(camera_m[:, None, None])[..., 0] > LENS_M
+    present &= boxes.distance_m(lenses_m[:, None]).amin(-1) > LENS_M
     present &= hidden(boxes, camera_m, joints).float().mean(-1) <= HIDES_AT_MOST
     overlap = footprints_overlap(boxes)
     for number in range(1, FREE + ALONG):

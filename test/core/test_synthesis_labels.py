@@ -21,7 +21,6 @@ from rsb_pose_core.synthesis.labels import (
     flesh_m,
     joint_labels,
     person_slots,
-    torso_m,
     visibility,
 )
 from rsb_pose_core.synthesis.mesh import NOBODY, Mesh, Surfaces, join, vertex_normals
@@ -85,14 +84,6 @@ def test_every_joint_has_its_depth_of_flesh():
     assert flesh_m(H36M_17)[H36M_17.index('pelvis')] == pytest.approx(0.26)
     assert flesh_m(COCO_17)[COCO_17.index('left_ear')] == pytest.approx(0.06)
     assert flesh_m(COCO_17)[COCO_17.index('right_knee')] == pytest.approx(0.11)
-
-
-def test_torso_is_measured_between_the_middles():
-    joints = torch.zeros(17, 3)
-    for side, x in (('left', 0.2), ('right', -0.2)):
-        joints[H36M_17.index(f'{side}_shoulder')] = torch.tensor([x, 0.3, 0.4])
-        joints[H36M_17.index(f'{side}_hip')] = torch.tensor([x / 2, 0.0, 0.0])
-    assert torso_m(joints).item() == pytest.approx(0.5)
 
 
 def test_boxes_are_the_extent_of_each_persons_pixels():

@@ -19,6 +19,7 @@ from rsb_pose_core.synthesis.draw import Draw
 from rsb_pose_core.synthesis.poses import (
     CATEGORIES,
     GESTURE_NAMES,
+    GROUND,
     KNEEL,
     LIE,
     SIT,
@@ -553,6 +554,28 @@ def test_labels_say_what_is_seen(drawn, body):
     across = ((wrists - sided(joints, 'shoulder')) @ front)[..., 0] * torch.tensor([1.0, -1.0])
     crossed = gesture('crossed') & (ahead > 0)
     assert holds(crossed, across < -0.1 * scale[:, None]) > 0.9
+
+
+def test_what_bears_a_person_is_the_lowest_part_of_its_skin(drawn, body):
+    """A hand's breadth at most between the floor under the body and what lies or kneels on it."""
+    heads, poses, _ = drawn
+    shapes = body.shapes[Draw(5).integer(len(body.shapes), DRAWN)]
+    skin = body.number[::3]
+    parts = {
+        LIE: body.bone_weight('spine', 'pelvis', 'clavicle', 'upperleg01')[skin],
+        KNEEL: body.bone_weight('upperleg', 'lowerleg', 'foot', 'toe')[skin],
+        GROUND: body.bone_weight('pelvis', 'spine05', 'upperleg01')[skin],
+    }
+    for support, weight in parts.items():
+        people = (poses.support == support).nonzero()[:60, 0]
+        bones = body.pose(heads[people], poses.rotation[people], poses.root_rotation[people])
+        vertices = body.vertices[skin] + torch.einsum(
+            'bk,kvd->bvd', shapes[people], body.vertex_basis[:, skin]
+        )
+        height = bones.skin(body.skin[skin], vertices)[..., 1]
+        over = height[:, weight > 0.6].amin(1) - height.amin(1)
+        assert torch.quantile(over, 0.5) < 0.06, support
+        assert torch.quantile(over, 0.9) < 0.11, support
 
 
 def test_bodies_do_not_pass_through_themselves(drawn, body):

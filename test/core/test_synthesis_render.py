@@ -188,14 +188,19 @@ def test_rasterizer_agrees_with_rays_in_float64(seed):
 
 
 def test_rasterizer_gives_the_same_in_small_portions():
-    points, faces, *_ = random_soup(5, 30)
+    points, faces, _, opacity, _ = random_soup(5, 30)
     arguments = (
         torch.tensor(points, dtype=torch.float32), torch.tensor(faces.T), torch.arange(30) % 2,
         (2, 32, 40),
     )  # fmt: skip
-    whole, parts = rasterize(*arguments), rasterize(*arguments, max_fragments=500)
-    assert (whole.race > 0).sum() > 500
+    values = torch.tensor(opacity, dtype=torch.float32)
+    whole = rasterize(*arguments, opacity=values)
+    parts = rasterize(*arguments, opacity=values, max_fragments=500)
+    assert (whole.race > 0).sum() > 300
     assert torch.equal(whole.race, parts.race)
+    only = torch.rand(2, 32, 40, generator=torch.Generator().manual_seed(0)) < 0.3
+    some = rasterize(*arguments, opacity=values, only=only)
+    assert torch.equal(some.race, whole.race * only.view(-1))
 
 
 def test_interpolation_is_perspective_correct():
@@ -545,6 +550,25 @@ def test_supersampling_averages_light_and_keeps_planes_exact(bank, renderer):
         # edges move by less than a pixel
         assert (fine.owner != plain.owner).float().mean() < 0.01
         assert (fine.linear - plain.linear).abs().mean() < 0.03
+
+
+def test_smooth_edges_show_the_share_of_each_side(bank, renderer):
+    """As many samples per pixel would, without moving what lies beside the edges."""
+    view, images = stereo()
+    scene = join([
+        quad([(-0.5, 0.7, 1.0), (0.3, 0.6, 1.0), (0.5, 1.6, 0.8), (-0.4, 1.7, 0.8)], owner=0),
+        ball((0.1, 1.1, 1.3), 0.25, grey=0.2, owner=1),
+    ])  # fmt: skip
+    arguments = (*scene, room(bank), light(), view, images, no_spheres())
+    plain = renderer.render(*arguments, smooth=False)
+    smooth = renderer.render(*arguments)
+    many = renderer.render(*arguments, smooth=False, supersample=4).linear
+    for name in ('depth_m', 'owner', 'thing'):
+        assert torch.equal(getattr(plain, name), getattr(smooth, name))
+    changed = (plain.linear != smooth.linear).any(-1)
+    assert 0.01 < changed.float().mean() < 0.1
+    before, after = ((drawn.linear - many)[changed].abs().mean() for drawn in (plain, smooth))
+    assert after < 0.5 * before
 
 
 def test_a_rolling_shutter_bends_what_moves(bank, renderer):

@@ -1,16 +1,20 @@
 """Frozen sets: recreated bit for bit, checked by checksum, mismatches named."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import drawn_pairs
+import numpy as np
 import pytest
 
 from rsb_pose_core.cli import main
 from rsb_pose_core.errors import DataError, RsbPoseError
-from rsb_pose_core.synthesis import testsets
+from rsb_pose_core.synthesis import cycles, cycles_set, testsets
+from rsb_pose_core.synthesis.cycles_set import scene_checksums, with_pictures
 from rsb_pose_core.synthesis.frames import FrameSet, checksum, read_frames
 from rsb_pose_core.synthesis.shards import write_arrays
 from rsb_pose_core.synthesis.testsets import (
@@ -132,6 +136,45 @@ def test_the_first_file_of_mhad_like_is_what_was_committed(tmp_path: Path) -> No
     assert pair.left.shape == (480, 640, 3)
     assert pair.calibration.baseline_m.item() == pytest.approx(0.226, rel=0.02)
     assert 1.5 < pair.labels.h36m.xyz_m[0, 0, 6, 2] < 3.6
+
+
+# ---- cycles ----
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Path:
+    """The set with path-traced pictures of two files of five pairs, each of one grey."""
+    pictures = tmp_path / 'cycles' / cycles_set.TRACED
+    pictures.mkdir(parents=True)
+    records = []
+    for number in range(10):
+        for view, side in enumerate(cycles.SIDES):
+            grey = np.full((120, 208, 3), 10 * number + view, np.uint8)
+            cv2.imwrite(str(cycles.picture_path(pictures, side, number)), grey)
+        records.append(json.dumps({'number': number, 'scene': f'scene {number}'}))
+    (pictures / cycles.RECORDS).write_text('\n'.join(records))
+    return tmp_path / 'cycles'
+
+
+def test_path_traced_pictures_take_the_place_of_the_engines(
+    made: FrameFiles, traced: Path
+) -> None:
+    arrays = with_pictures(read_frames(made.path(1)), traced / cycles_set.TRACED, 1)
+    write_arrays(traced / 'frames_001.npz', arrays)
+    pair, own = FrameSet(traced).pair(2), FrameSet(made.folder).pair(7)
+    assert (pair.left == 70).all()
+    assert (pair.right == 71).all()
+    assert np.array_equal(pair.labels.h36m.xyz_m, own.labels.h36m.xyz_m, equal_nan=True)
+
+
+def test_path_traced_files_are_known_by_their_scenes(traced: Path) -> None:
+    (traced / 'frames_001.npz').write_bytes(b'')
+    scenes = ''.join(f'scene {number}' for number in range(5, 10))
+    [(file, found)] = scene_checksums(traced, 5)
+    assert (file.name, found) == ('frames_001.npz', hashlib.sha256(scenes.encode()).hexdigest())
+    cycles.picture_path(traced / cycles_set.TRACED, 'left', 7).unlink()
+    with pytest.raises(DataError, match='pair 7 is missing'):
+        list(scene_checksums(traced, 5))
 
 
 # ---- the command ----

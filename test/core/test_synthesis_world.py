@@ -1,6 +1,6 @@
 """Rooms, furniture, props and occluders: exact geometry, and nothing where it must not be."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -190,7 +190,7 @@ def test_things_that_are_absent_have_no_triangles() -> None:
     things = catalogue.things(torch.arange(len(catalogue.names)), torch.arange(4).repeat(9)[
         : len(catalogue.names)], Draw(0))  # fmt: skip
     full, _ = catalogue.build(things, BANK, Draw(1))
-    none = solids.replace(things, present=torch.zeros_like(things.present))
+    none = replace(things, present=torch.zeros_like(things.present))
     mesh, _ = catalogue.build(none, BANK, Draw(1))
     assert len(full.faces) > 1000
     assert len(mesh.faces) == 0
@@ -230,12 +230,17 @@ def test_footprints_overlap_as_sampling_says() -> None:
     assert (found != expected).float().mean() < 0.03  # slivers between the samples
 
 
+def lenses(camera: Tensor) -> Tensor:
+    """Left cameras (B, 3) and right ones 2 m along x: (B, 2, 3)."""
+    return torch.stack([camera, camera + camera.new_tensor([2.0, 0.0, 0.0])], 1)
+
+
 @pytest.fixture(scope='module')
 def crowded_world() -> tuple[world.World, tuple[Tensor, Tensor, Tensor, Tensor]]:
     joints, scene, spheres, camera = people = crowd(4)
     lights = LightBank(made_up=4)
     return world.sample(
-        SCENES, BANK, lights, Draw(5), camera, joints, scene, spheres
+        SCENES, BANK, lights, Draw(5), lenses(camera), joints, scene, spheres
     ), people  # fmt: skip
 
 
@@ -252,7 +257,7 @@ def test_furniture_keeps_clear_of_people_and_cameras(
         above = here[here[:, 1] > 0.05]  # feet stand on carpets
         gap = torch.cdist(above, body[:, :3]) - body[:, 3]
         assert gap.min() > 0.0
-        assert torch.cdist(here, camera[number, None].double()).min() > 0.2
+        assert torch.cdist(here, lenses(camera)[number].double()).min() > 0.2
 
 
 def test_furniture_is_inside_its_room_and_on_its_floor(
@@ -281,16 +286,16 @@ def test_rooms_hold_people_and_cameras(
     low, high = room.low_m[scene][:, None], room.high_m[scene][:, None]
     assert (body - spheres[..., 3:] > low - 1e-4)[..., [0, 2]].all()
     assert (body + spheres[..., 3:] < high + 1e-4).all()
-    lens = (room.turn @ camera[..., None])[..., 0]
-    assert (lens > room.low_m + 0.1).all()
-    assert (lens < room.high_m - 0.1).all()
+    lens = lenses(camera) @ room.turn.mT
+    assert (lens > room.low_m[:, None] + 0.1).all()
+    assert (lens < room.high_m[:, None] - 0.1).all()
 
 
 def test_same_seed_gives_the_same_world() -> None:
     joints, scene, spheres, camera = crowd(4)
     lights = LightBank(made_up=4)
     first, second = (
-        world.sample(SCENES, BANK, lights, Draw(9), camera, joints, scene, spheres).mesh
+        world.sample(SCENES, BANK, lights, Draw(9), lenses(camera), joints, scene, spheres).mesh
         for _ in range(2)
     )
     for field in fields(Mesh):
