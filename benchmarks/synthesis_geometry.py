@@ -75,7 +75,9 @@ def main() -> None:
         worst = np.maximum(worst, label_errors_px(pairs))
         shifts.append(best_shifts_px(pairs))
     shift = np.concatenate(shifts)
-    print(f'{len(shift)} pairs, worst errors {worst[0]:.5f} px of disparity, {worst[1]:.5f} of rows')
+    print(
+        f'{len(shift)} pairs: {worst[0]:.5f} px worst error of disparity, {worst[1]:.5f} of rows'
+    )
     print(f'warped right matches left best at shift 0 in {np.mean(shift == 0):.1%} of pairs,')
     print(f'within {SHIFTS_PX[1] - SHIFTS_PX[0]} px in {np.mean(np.abs(shift) <= 0.25):.1%}')
 

@@ -16,7 +16,6 @@ COMMANDS = {
     'bake': 'make the assets of rendered people from anny and a MakeHuman wardrobe',
     'render': 'render stereo pairs of people into shards',
     'testset': 'make or verify the frozen test sets',
-    'film': 'film a moving person with a simulated stereo camera',
 }
 
 

@@ -133,9 +133,10 @@ def _prepare(out: Path) -> dict[int, str]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         done = finished(out)
-        kept = [record for record in _records(out / RECORDS) if record['number'] in done]
+        latest = {record['number']: record for record in _records(out / RECORDS)}
+        kept = [json.dumps(latest[number]) + '\n' for number in sorted(done)]
         part = (out / RECORDS).with_suffix('.part')
-        part.write_text(''.join(json.dumps(record) + '\n' for record in kept))
+        part.write_text(''.join(kept))
         part.replace(out / RECORDS)
     except OSError as error:
         raise RsbPoseError(f'cannot write to {out} ({error}); choose another folder') from error

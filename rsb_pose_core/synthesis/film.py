@@ -16,7 +16,7 @@ from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.synthesis import rotations, world
 from rsb_pose_core.synthesis.clips import Clip
 from rsb_pose_core.synthesis.draw import Draw
-from rsb_pose_core.synthesis.labels import GROWN_TORSO_M, flesh_m, torso_m, visibility
+from rsb_pose_core.synthesis.labels import GROWN_M, flesh_m, visibility
 from rsb_pose_core.synthesis.lens import Lenses, raw_grid, resample
 from rsb_pose_core.synthesis.lighting import LightBank
 from rsb_pose_core.synthesis.mesh import join
@@ -275,7 +275,7 @@ class StereoFilm:
         uv = self.view.project(seen, left)[0]
         limit = uv.new_tensor([self.view.width - 1, self.view.height - 1])
         u, v = uv.round().clamp(torch.zeros_like(limit), limit).long().unbind(-1)
-        scale = torso_m(person.joints_m) / GROWN_TORSO_M
+        scale = person.height_m / GROWN_M
         xyz = seen[0].double() @ self._lenses.r[0].T
         uvd = project(xyz, self.rectifier.calibration.to(xyz))
         size = uvd.new_tensor([self.head.left.width, self.head.left.height])

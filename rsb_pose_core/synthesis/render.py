@@ -27,6 +27,7 @@ from rsb_pose_core.synthesis.view import View
 
 ROOM_BUMP = 0.07
 SKY_M = 1e4
+PIXELS_AT_ONCE = 1 << 17  # of CPUs: their caches hold the tensors of so many
 GROUND_FADES_M = (7.0, 28.0)  # distance from the subject where the ground begins and ends to fade
 EYE_M = 1.6  # height of the tripods that panoramas are taken from
 
@@ -127,7 +128,7 @@ class Renderer:
             shown = self._shown(
                 mesh, surfaces, room, hit, view, image_scene, openness, part, spheres
             )
-            linear = self._lit(surfaces, room, light, view, image_scene, shown, shadow)
+            linear = self._lit_in_parts(surfaces, room, light, view, image_scene, shown, shadow)
         if smooth:
             with stage('edges'):
                 linear = self._smoothed(linear, mesh, surfaces, seen, hit, image_scene, shown)
@@ -226,6 +227,25 @@ class Renderer:
         footprint[part.pixel] = (_texture_area(mesh)[part.face] * part.spread).sqrt()
         return Shown(depth, material, uv, footprint, normal, openness)
 
+    def _lit_in_parts(
+        self, surfaces: Surfaces, room: Room, light: Light, view: View, image_scene: Tensor,
+        shown: Shown, shadow: ShadowMap,
+    ) -> Tensor:  # fmt: skip
+        """Radiance (3, N*P); a CPU does few images at a time, so that its caches hold them."""
+        count, pixels = len(view), view.height * view.width
+        step = count if view.fx.is_cuda else max(1, PIXELS_AT_ONCE // pixels)
+        parts = []
+        for first in range(0, count, step):
+            some = slice(first, first + step)
+            rows = slice(first * pixels, (first + step) * pixels)
+            tensors = (view.fx, view.fy, view.cx, view.cy, view.rotation, view.centre_m)
+            part = View(*(value[some] for value in tensors), view.height, view.width)
+            of_part = Shown(*(value[..., rows] for value in vars(shown).values()))
+            parts.append(
+                self._lit(surfaces, room, light, part, image_scene[some], of_part, shadow)
+            )
+        return torch.cat(parts, 1)
+
     def _lit(
         self, surfaces: Surfaces, room: Room, light: Light, view: View, image_scene: Tensor,
         shown: Shown, shadow: ShadowMap,
@@ -258,10 +278,8 @@ class Renderer:
         self, linear: Tensor, surfaces: Surfaces, room: Room, light: Light, image_scene: Tensor,
         shown: Shown, point: Tensor,
     ) -> None:  # fmt: skip
-        """Open ground far from the subject turns into what the panorama shows of it.
-
-        Seen from one place of the world, so that both views of a pair agree on it.
-        """
+        """Open ground far from the subject turns into what the panorama shows of it, for both
+        views of a pair as seen from one place of the world."""
         ground = len(surfaces) + rooms.WALLS * image_scene + rooms.FLOOR
         is_ground = shown.material.view(linear.shape[1:]) == ground[:, None]
         image, pixel = (is_ground & room.outdoors[image_scene][:, None]).nonzero(as_tuple=True)

@@ -164,7 +164,7 @@ def _bent(bend: Tensor, aside: Tensor) -> Tensor:
     cb, sb, ca, sa = bend.cos(), bend.sin(), aside.cos(), aside.sin()
     zero = torch.zeros_like(cb)
     rows = (ca * cb, -sb, -sa * cb, ca * sb, cb, -sa * sb, sa, zero, ca)
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    return torch.stack(rows, -1).view(*bend.shape, 3, 3)
 
 
 def about(axes: list[Tensor], angles: list[Tensor]) -> tuple[Tensor, ...]:

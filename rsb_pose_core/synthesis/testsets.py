@@ -84,7 +84,7 @@ SETS = {
         PairSpace(crop_size=0, cameras=_head('zed2', 672, distance_m=(0.8, 8.0))), seed=2
     ),
     'realsense-like': TestSet(
-        PairSpace(crop_size=0, cameras=_head('d435', 848, distance_m=(0.6, 5.0))), seed=3
+        PairSpace(crop_size=0, cameras=_head('d435', 640, distance_m=(0.6, 5.0))), seed=3
     ),
     'wide': TestSet(
         PairSpace(
