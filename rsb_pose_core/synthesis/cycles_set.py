@@ -15,7 +15,6 @@ import torch
 from rsb_pose_core.errors import DataError, RsbPoseError
 from rsb_pose_core.synthesis import cycles
 from rsb_pose_core.synthesis.cycles_scene import SceneArrays, scene_arrays
-from rsb_pose_core.synthesis.draw import Draw
 from rsb_pose_core.synthesis.frames import PICTURES, Arrays, read_frames
 from rsb_pose_core.synthesis.pairs import PairRenderer, Staged
 from rsb_pose_core.synthesis.processes import in_processes
@@ -52,8 +51,7 @@ class _Scenes:
             count = files.pairs_per_batch
             if pair - pair % count != batch:
                 batch = pair - pair % count
-                # as PairRenderer.batch begins
-                staged = renderer.stage(count, Draw(files.first_seed * 1_000_003 + batch))
+                staged = renderer.stage(count, renderer.draw(files.first_seed, batch))
             assert staged is not None
             return scene_arrays(
                 staged.mesh, staged.surfaces, staged.world.room, staged.world.light, staged.view,

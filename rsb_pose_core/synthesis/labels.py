@@ -97,8 +97,9 @@ class SeenJoints:
     """Joints of P people in the true cameras of their scene: left, right."""
 
     xyz_m: Tensor  # P J 3, nominal rectified left optical frame
-    uv: Tensor  # 2 P J 2, where the pictures show them
+    uv: Tensor  # 2 P J 2, where they were drawn
     depth_m: Tensor  # 2 P J, in the cameras that took the pictures
+    shown: Tensor  # 2 P J 2, where the delivered pictures show them: elsewhere behind a bad lens
 
 
 def joint_labels(
@@ -112,12 +113,13 @@ def joint_labels(
     number = torch.arange(len(scene), device=scale.device)[:, None]
     codes = []
     for side in range(2):
-        uv, depth = seen.uv[side], seen.depth_m[side]
-        pixel = uv.round().long()
-        outside = ((pixel < 0) | (pixel >= pixel.new_tensor([width, height]))).any(-1)
-        u, v = pixel[..., 0].clamp(0, width - 1), pixel[..., 1].clamp(0, height - 1)
+        depth, limit = seen.depth_m[side], seen.uv.new_tensor([width - 0.5, height - 0.5])
+        u, v = seen.uv[side].round().clamp(torch.zeros_like(limit), limit - 0.5).long().unbind(-1)
         at = (scene[:, None] + side * scenes, v, u)
-        outside = outside | (depth <= 0) | ~sight.inside[at]
+        within = [
+            ((uv[side] >= -0.5) & (uv[side] < limit)).all(-1) for uv in (seen.uv, seen.shown)
+        ]
+        outside = ~within[0] | ~within[1] | (depth <= 0) | ~sight.inside[at]
         codes.append(
             visibility(depth, sight.depth_m[at], sight.owner[at] == number, outside, flesh)
         )
@@ -129,10 +131,8 @@ def joint_labels(
         return table
 
     code = slots(torch.stack(codes, 1).float(), float(OUTSIDE)).to(torch.uint8)
-    return JointLabels(
-        slots(seen.xyz_m, torch.nan), slots(seen.uv[0], torch.nan), slots(seen.uv[1], torch.nan),
-        code,
-    )  # fmt: skip
+    left, right = (slots(uv, torch.nan) for uv in seen.shown)
+    return JointLabels(slots(seen.xyz_m, torch.nan), left, right, code)
 
 
 def person_slots(scene: Tensor, scenes: int) -> Tensor:

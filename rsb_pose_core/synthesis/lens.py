@@ -39,6 +39,10 @@ class Lenses:
     def __len__(self) -> int:
         return len(self.k)
 
+    def __getitem__(self, numbers: Tensor) -> 'Lenses':
+        """Some of the lenses, in any order."""
+        return Lenses(*(value[numbers] for value in vars(self).values()))
+
     @staticmethod
     def of(models: Sequence[CameraModel], device: torch.device | str = 'cpu') -> 'Lenses':
         """Calibrated cameras, in float64.
@@ -230,6 +234,10 @@ class LensResidual:
 
     true: Lenses
     assumed: Lenses
+
+    def __getitem__(self, numbers: Tensor) -> 'LensResidual':
+        """Those of some pictures, in any order."""
+        return LensResidual(self.true[numbers], self.assumed[numbers])
 
     def shown(self, uv: Tensor, view: View) -> Tensor:
         """Where the rectified pictures show what the ideal ones show at pixels uv (N, P, 2)."""

@@ -27,6 +27,7 @@ from rsb_pose_core.synthesis.labels import (
     joint_labels,
     person_slots,
 )
+from rsb_pose_core.synthesis.lens import LensResidual, LensSpace, sample_lenses
 from rsb_pose_core.synthesis.levels import LEVELS, Levels
 from rsb_pose_core.synthesis.lighting import LightBank
 from rsb_pose_core.synthesis.mesh import Mesh, Surfaces, join
@@ -36,6 +37,7 @@ from rsb_pose_core.synthesis.poses import Mixture, PosePool
 from rsb_pose_core.synthesis.postures import HANG
 from rsb_pose_core.synthesis.projector import projector_dots
 from rsb_pose_core.synthesis.render import Pictures, Renderer
+from rsb_pose_core.synthesis.rolling import RollingRows
 from rsb_pose_core.synthesis.sensor import Shutter, expose
 from rsb_pose_core.synthesis.textures import TextureBank, read_pictures
 from rsb_pose_core.synthesis.timing import stage
@@ -62,6 +64,8 @@ class PairSpace:
     sensor: Levels = LEVELS['train']
     smear: bool = True  # what moves is smeared by the exposure
     smooth: bool = True  # edges are sampled more finely than pixels
+    lenses: LensSpace | None = None  # pictures were bent by lenses and unbent, not quite right
+    rolling: bool = False  # rows of rolling shutters are exposed one after the other
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Staged:
     shots: StereoShots
     crops: Crops
     view: View  # 2B, left then right
+    lenses: LensResidual | None  # of the pictures
+    rows: RollingRows | None  # of the pictures
 
 
 class PairRenderer:
@@ -112,17 +118,22 @@ class PairRenderer:
     @torch.no_grad()
     def batch(self, count: int, seed: int, number: int) -> StereoPairs:
         """`count` pairs; different numbers of one seed are independent."""
-        draw = Draw(seed * 1_000_003 + number, self.casting.body.device)
+        draw = self.draw(seed, number)
         staged = self.stage(count, draw)
-        image_scene = torch.arange(count, device=self.casting.body.device).repeat(2)
+        image_scene = torch.arange(count, device=draw.device).repeat(2)
         pictures = self.renderer.render(
             staged.mesh, staged.surfaces, staged.world.room, staged.world.light, staged.view,
             image_scene, staged.spheres, smooth=self.space.smooth, velocity=self.space.smear,
+            readout_s=staged.rows.readout_s if staged.rows else None,
         )  # fmt: skip
         with stage('sensor'):
             taken = self._expose(staged, pictures, draw)
         with stage('labels'):
             return self._labelled(staged, pictures, taken)
+
+    def draw(self, seed: int, number: int) -> Draw:
+        """What batch `number` of a seed draws from."""
+        return Draw(seed * 1_000_003 + number, self.casting.body.device)
 
     def stage(self, count: int, draw: Draw) -> Staged:
         """Scenes, people, cameras; the same draws whatever is drawn of them later."""
@@ -141,9 +152,9 @@ class PairRenderer:
             shift = place_others(people.spheres, scene, slot, shots.centre_m, draw)
             people = people.moved(shift, torch.zeros_like(shift[:, 0]))
         with stage('world'):
-            lenses = torch.stack([shots.centre_m, shots.right_m], 1)
+            heads = torch.stack([shots.centre_m, shots.right_m], 1)
             around = world.sample(
-                count, self.bank, self.lights, draw, lenses, people.joints_m, scene,
+                count, self.bank, self.lights, draw, heads, people.joints_m, scene,
                 people.spheres, outdoors=space.outdoors,
             )  # fmt: skip
             carried = props.props(
@@ -163,9 +174,16 @@ class PairRenderer:
         view = shots.view(crops.calibration, crops.height, crops.width)
         spheres = torch.zeros(count, PERSON_SLOTS, *people.spheres.shape[1:], device=device)
         spheres[scene, slot] = people.spheres
+        lens = rows = None
+        if space.lenses is not None:
+            lens = sample_lenses(draw, space.lenses, shots.calibration.fx, shots.size)
+        if space.rolling:
+            readout = shots.readout_of_crops_s(crops.scale, crops.height)
+            rows = RollingRows.of_pictures(readout, crops.height)
         return Staged(
-            mesh, surfaces, around, people, slot, spheres.flatten(1, 2), shots, crops, view
-        )
+            mesh, surfaces, around, people, slot, spheres.flatten(1, 2), shots, crops, view, lens,
+            rows,
+        )  # fmt: skip
 
     def _crops(self, shots: StereoShots, people: People, count: int, draw: Draw) -> Crops:
         space = self.space
@@ -185,11 +203,24 @@ class PairRenderer:
         if pictures.velocity_px_s is not None:
             flow = shots.flow(staged.view, pictures.depth_m) + pictures.velocity_px_s
             smear = flow * shots.exposure_s.repeat(2)[:, None, None, None]
+        light, inside = pictures.linear, crops.inside()
         dots = projector_dots(shots, staged.view, pictures.depth_m)
+        if staged.lenses is not None:
+            maps = [light, dots[..., None]] + ([smear] if smear is not None else [])
+            raw, inside = staged.lenses.raw_pictures(
+                torch.cat(maps, 3).permute(0, 3, 1, 2), staged.view
+            )
+            light, dots = raw[:, :3].permute(0, 2, 3, 1), raw[:, 3]
+            smear = raw[:, 4:].permute(0, 2, 3, 1) if smear is not None else None
         shutter = Shutter(
-            staged.view, crops.scale.repeat(2), shots.mono.repeat(2), crops.inside(), dots, smear
+            staged.view, crops.scale.repeat(2), shots.mono.repeat(2), inside, dots, smear
         )
-        return expose(pictures.linear, shutter, draw, self.space.sensor).cpu().numpy()
+        taken = expose(light, shutter, draw, self.space.sensor)
+        if staged.lenses is not None:
+            planes = staged.lenses.rectified(taken.permute(0, 3, 1, 2).float(), staged.view)
+            planes = planes.round_().clamp_(0, 255) * crops.inside()[:, None]
+            taken = planes.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return taken.cpu().numpy()
 
     def _labelled(self, staged: Staged, pictures: Pictures, taken: np.ndarray) -> StereoPairs:
         people, crops, count = staged.people, staged.crops, len(staged.shots)
@@ -204,8 +235,8 @@ class PairRenderer:
         present = torch.zeros(count, PERSON_SLOTS, dtype=torch.bool, device=box.device)
         present[people.scene, staged.slot] = True
         labels = PersonLabels(
-            self._joints(staged, pictures, people.joints_m, H36M_17),
-            self._joints(staged, pictures, people.coco_m, COCO_17),
+            self._joints(staged, pictures, people.joints_m, people.joint_velocity_m_s, H36M_17),
+            self._joints(staged, pictures, people.coco_m, people.coco_velocity_m_s, COCO_17),
             boxes[:count], boxes[count:], present,
         )  # fmt: skip
         c, depth = crops.calibration, pictures.depth_m[:count]
@@ -216,18 +247,27 @@ class PairRenderer:
         )
 
     def _joints(
-        self, staged: Staged, pictures: Pictures, joints_m: Tensor, skeleton: Skeleton
-    ) -> JointLabels:
-        scene, count = staged.people.scene, len(staged.shots)
-        seen = [staged.view.camera(joints_m, scene + side * count) for side in range(2)]
-        pixels = [
-            staged.view.project(points, scene + side * count) for side, points in enumerate(seen)
-        ]
+        self, staged: Staged, pictures: Pictures, joints_m: Tensor, velocity_m_s: Tensor,
+        skeleton: Skeleton,
+    ) -> JointLabels:  # fmt: skip
+        view, scene, count = staged.view, staged.people.scene, len(staged.shots)
+        drawn, depth, shown = [], [], []
+        for side in range(2):
+            image = scene + side * count
+            points = view.camera(joints_m, image)
+            if staged.rows is not None:
+                motion = velocity_m_s @ view.rotation[image].mT
+                points = staged.rows.moved(points, motion, view, image)
+            drawn.append(view.project(points, image))
+            depth.append(points[..., 2])
+            lenses = staged.lenses
+            shown.append(
+                drawn[-1] if lenses is None else lenses[image].shown(drawn[-1], view[image])
+            )
         joints = SeenJoints(
-            staged.shots.rectified(joints_m, scene),
-            torch.stack(pixels),
-            torch.stack([points[..., 2] for points in seen]),
-        )
+            staged.shots.rectified(joints_m, scene), torch.stack(drawn), torch.stack(depth),
+            torch.stack(shown),
+        )  # fmt: skip
         sight = Sight(pictures.depth_m, pictures.owner, staged.crops.inside())
         scale = staged.people.height_m / GROWN_M
         return joint_labels(joints, skeleton, scale, sight, scene, staged.slot)

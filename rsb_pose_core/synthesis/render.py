@@ -238,11 +238,9 @@ class Renderer:
         for first in range(0, count, step):
             some = slice(first, first + step)
             rows = slice(first * pixels, (first + step) * pixels)
-            tensors = (view.fx, view.fy, view.cx, view.cy, view.rotation, view.centre_m)
-            part = View(*(value[some] for value in tensors), view.height, view.width)
             of_part = Shown(*(value[..., rows] for value in vars(shown).values()))
             parts.append(
-                self._lit(surfaces, room, light, part, image_scene[some], of_part, shadow)
+                self._lit(surfaces, room, light, view[some], image_scene[some], of_part, shadow)
             )
         return torch.cat(parts, 1)
 

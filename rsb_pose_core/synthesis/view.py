@@ -25,6 +25,13 @@ class View:
     def __len__(self) -> int:
         return len(self.fx)
 
+    def __getitem__(self, images: Tensor | slice) -> 'View':
+        """Some of the images."""
+        return View(
+            self.fx[images], self.fy[images], self.cx[images], self.cy[images],
+            self.rotation[images], self.centre_m[images], self.height, self.width,
+        )  # fmt: skip
+
     def camera(self, points_m: Tensor, image: Tensor) -> Tensor:
         """World points (P, V, 3) in the optical frames of the images (P,) that see them."""
         moved = points_m - self.centre_m[image][:, None]

@@ -49,8 +49,9 @@ def test_visibility_follows_the_depth_buffer(surface, own, outside, expected):
 def test_a_childs_joints_lie_less_deep():
     """10 cm of own surface before the wrist: flesh of a grown person, an arm of a child."""
     seen = SeenJoints(
-        torch.zeros(2, 17, 3), torch.full((2, 2, 17, 2), 3.0), torch.full((2, 2, 17), 2.0)
-    )
+        torch.zeros(2, 17, 3), torch.full((2, 2, 17, 2), 3.0), torch.full((2, 2, 17), 2.0),
+        torch.full((2, 2, 17, 2), 4.5),
+    )  # fmt: skip
     owner = torch.zeros(4, 8, 6, dtype=torch.long)
     owner[1], owner[3] = 1, 1
     sight = Sight(torch.full((4, 8, 6), 1.9), owner, torch.ones(4, 8, 6, dtype=torch.bool))
@@ -60,6 +61,7 @@ def test_a_childs_joints_lie_less_deep():
     wrist = H36M_17.index('left_wrist')
     assert labels.visibility[0, 0, :, wrist].tolist() == [VISIBLE, VISIBLE]
     assert labels.visibility[1, 0, :, wrist].tolist() == [SELF_OCCLUDED, SELF_OCCLUDED]
+    assert (labels.uv_left[:, 0] == 4.5).all()  # the label is where the lens shows the joint
     assert (labels.visibility[:, 1:] == OUTSIDE).all()
     assert labels.xyz_m[:, 1:].isnan().all()
 
@@ -73,7 +75,7 @@ def test_labels_tell_each_persons_own_surface_from_the_others():
     inside[1, 1, 2] = False  # the right sensor ends before it
     sight = Sight(torch.full((2, 4, 5), 1.95), owner, inside)
     scene, slot = torch.tensor([0, 0]), torch.tensor([0, 1])
-    seen = SeenJoints(torch.zeros(2, 17, 3), uv, depth)
+    seen = SeenJoints(torch.zeros(2, 17, 3), uv, depth, uv)
     labels = joint_labels(seen, H36M_17, torch.ones(2), sight, scene, slot)
     assert (labels.visibility[0, 0, 0] == OCCLUDED).all()
     assert (labels.visibility[0, 1, 0] == VISIBLE).all()
