@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--limit', type=int, default=2000, help='at most so many pairs')
     parser.add_argument(
         '--occluded', type=int, metavar='N',
-        help='only pairs in which others hide at least N joints of the subject in one view',
+        help='only pairs in which neither view shows at least N joints of the subject',
     )  # fmt: skip
     parser.add_argument('--jitter-px', type=int, default=12, help='of the right crop')
     parser.add_argument('--input-size', type=int, help='side of the crops, else of the weights')

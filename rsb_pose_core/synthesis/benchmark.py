@@ -14,7 +14,7 @@ from rsb_pose_core.synthesis.pairs import PairSpace, make_renderer
 from rsb_pose_core.synthesis.processes import in_processes
 from rsb_pose_core.synthesis.shards import MakeRenderer
 
-SPACE = PairSpace(crop_size=256, margin=0)
+SPACE = PairSpace(crop_size=256, margin=0, smooth=False)  # one sample a pixel
 WARM_UP, STAGED = 2, 3  # batches before the clock starts, and with the stopwatch on
 
 

@@ -25,7 +25,7 @@ from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.cropping import BOX_MARGIN, StereoCrop
 from rsb_pose_core.detection.boxes import Box
 from rsb_pose_core.errors import DataError
-from rsb_pose_core.synthesis.labels import OCCLUDED, JointLabels, PersonLabels
+from rsb_pose_core.synthesis.labels import OCCLUDED, SELF_OCCLUDED, JointLabels, PersonLabels
 from rsb_pose_core.synthesis.pairs import StereoPairs
 
 Arrays = dict[str, np.ndarray]
@@ -34,7 +34,7 @@ SKELETONS = ('h36m', 'coco')
 CROP_SIZE, NETWORK_PART = 288, 256 / 288  # as training shards: networks see the middle 256 pixels
 LOSSLESS_WEBP = (cv2.IMWRITE_WEBP_QUALITY, 101)
 FARTHEST_MM = 65535
-OCCLUDED_JOINTS = 3  # of the occluded subset
+OCCLUDED_JOINTS = 5  # hidden in both pictures, of the occluded subset
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def subject_crop(box: np.ndarray, uv_left: np.ndarray, uv_right: np.ndarray) -> 
 def occluded_subset(
     visibility: UInt8[np.ndarray, 'pairs 2 joints'], joints: int = OCCLUDED_JOINTS
 ) -> list[int]:
-    """Indices of the pairs in which another person or thing hides at least `joints` joints of the
-    subject in the left or in the right picture."""
-    hidden = (visibility == OCCLUDED).sum(-1).max(-1)
-    return [int(index) for index in np.flatnonzero(hidden >= joints)]
+    """Indices of the pairs whose subject has at least `joints` joints that neither picture shows:
+    the body itself, another person or a thing hides them (as in MHAD_occ, Sec. IV-A)."""
+    hidden = (visibility == SELF_OCCLUDED) | (visibility == OCCLUDED)
+    return [int(index) for index in np.flatnonzero(hidden.all(1).sum(-1) >= joints)]
