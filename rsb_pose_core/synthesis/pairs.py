@@ -1,5 +1,6 @@
 """Stereo pairs of rendered people with exact labels: scenes put together, drawn and measured."""
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rsb_pose_core.skeleton import COCO_17, H36M_17, Skeleton
 from rsb_pose_core.synthesis import props, world
 from rsb_pose_core.synthesis.body import Body
 from rsb_pose_core.synthesis.cameras import CameraSpace, StereoShots, sample_shots
-from rsb_pose_core.synthesis.clips import read_motion
+from rsb_pose_core.synthesis.clips import Clip, read_motion
 from rsb_pose_core.synthesis.crops import Crops, squares_round, whole_images
 from rsb_pose_core.synthesis.crowd import place_others
 from rsb_pose_core.synthesis.draw import Draw
@@ -273,6 +274,18 @@ class PairRenderer:
         return joint_labels(joints, skeleton, scale, sight, scene, staged.slot)
 
 
+@functools.lru_cache(maxsize=1)
+def _motion(data: Path) -> list[Clip]:
+    """Seconds to read, and the same for every renderer that a process makes."""
+    return read_motion(*(data / name for name in MOTION))
+
+
+@functools.lru_cache(maxsize=2)
+def _lights(data: Path, split: str, device: str) -> LightBank:
+    maps = data / 'hdri'
+    return LightBank(maps if maps.is_dir() else None, split, device)
+
+
 def make_renderer(
     data: Path, split: str, seed: int, space: PairSpace, device: str = 'cpu'
 ) -> PairRenderer:
@@ -282,19 +295,14 @@ def make_renderer(
     (environment maps, which serve as photographs on walls too) and pictures/ (more photographs).
     Raises RsbPoseError where there is no motion.
     """
-    clips = read_motion(*(data / name for name in MOTION))
-    maps = data / 'hdri'
-    lights = LightBank(maps if maps.is_dir() else None, split, device)
+    clips, lights = _motion(data), _lights(data, split, device)
     body = Body(device=device)
     wardrobe = Wardrobe(body)
     folders = [folder for name in PHOTOGRAPHS if (folder := data / name).is_dir()]
     photographs = [
         picture for folder in folders for picture in read_pictures(folder, split, seed=seed)
     ]
-    bank = TextureBank(
-        seed, pictures=photographs,
-        named=wardrobe.pictures(), device=device,
-    )  # fmt: skip
+    bank = TextureBank(seed, pictures=photographs, named=wardrobe.pictures(), device=device)
     casting = Casting(body, wardrobe, bank, split)
     pool = PosePool(clips, split, mixture=space.poses, device=device)
     return PairRenderer(casting, pool, lights, bank, space)

@@ -216,13 +216,14 @@ def test_things_hide_more_than_15_percent_of_the_joints(trained_on):
 
 
 def test_people_hardly_reach_into_themselves(trained_on):
-    """Of dressed people in drawn poses, nearly all stay within 6 cm: soft parts give so much."""
-    draw = trained_on.draw(8, 0)
-    casting = trained_on.casting
-    cast = casting.cast(80, draw)
-    poses = trained_on.pool.sample(80, draw, cast.heads_m, casting.body)
-    depth = casting.self_penetration_m(casting.pose(cast, poses, torch.arange(80)))
-    assert (depth > 0.06).float().mean() <= 0.04
+    """Of dressed people in drawn poses, at most 3 % go deeper than 6 cm, none 12 cm."""
+    draw, casting, depths = trained_on.draw(8, 0), trained_on.casting, []
+    for _ in range(5):
+        cast = casting.cast(40, draw)
+        poses = trained_on.pool.sample(40, draw, cast.heads_m, casting.body)
+        depths.append(casting.self_penetration_m(casting.pose(cast, poses, torch.arange(40))))
+    depth = torch.cat(depths)
+    assert (depth > 0.06).float().mean() <= 0.03
     assert depth.max() < 0.12
     assert depth.median() < 0.02
 
