@@ -263,8 +263,18 @@ def versions() -> dict[str, str]:
         'torch': torch.__version__.partition('+')[0],
         'numpy': np.__version__,
         'opencv': cv2.__version__,
-        'processor': platform.machine(),
+        'processor': _processor(),
     }
+
+
+def _processor() -> str:
+    """Model of the CPU: made to agree (see processes.ARITHMETIC), but only tried on some."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    named = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return named[0] if named else platform.machine()
 
 
 def fingerprints(data: Path) -> dict[str, str]:

@@ -125,13 +125,18 @@ def test_sets_do_not_share_seeds() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason='needs the motion data')
 def test_the_first_file_of_mhad_like_is_what_was_committed(tmp_path: Path) -> None:
-    frozen = testsets.Frozen.read()
-    here = testsets.versions(), testsets.fingerprints(DATA)
-    if 'mhad-like' not in frozen.sets or (frozen.made_with, frozen.data) != here:
+    frozen, here = testsets.Frozen.read(), testsets.versions()
+    alike = all(frozen.made_with[name] == here[name] for name in ('torch', 'numpy', 'opencv'))
+    if not alike or frozen.data != testsets.fingerprints(DATA):
         pytest.skip('its checksums are of other versions or other data')
     files = testsets.set_files('mhad-like', tmp_path, DATA)
     make_set(files, 1, pairs=1)
-    assert check('mhad-like', frame_checksums(files.folder), DATA) == 1
+    try:
+        assert check('mhad-like', frame_checksums(files.folder), DATA) == 1
+    except RsbPoseError:
+        if frozen.made_with['processor'] == here['processor']:
+            raise
+        pytest.skip(f'{here["processor"]} draws other bits than {frozen.made_with["processor"]}')
     pair = FrameSet(files.folder).pair(0)
     assert pair.left.shape == (480, 640, 3)
     assert pair.calibration.baseline_m.item() == pytest.approx(0.226, rel=0.02)
