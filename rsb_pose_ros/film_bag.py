@@ -136,8 +136,12 @@ def main() -> int:
     """Film; 0, or 2 and one sentence where the input is bad."""
     parser = argparse.ArgumentParser(prog='film_bag', description=__doc__)
     parser.add_argument('--out', type=Path, required=True, help='folder of the new bag')
-    parser.add_argument('--motion', type=Path, required=True, help='folder of motion capture')
-    parser.add_argument('--photos', type=Path, help='folder of .hdr panoramas: light and textures')
+    parser.add_argument(
+        '--data',
+        type=Path,
+        required=True,
+        help='folder with motion/ and, where there are some, hdri/',
+    )
     parser.add_argument('--rate', type=float, default=15.0, help='pairs a second (%(default)s)')
     parser.add_argument('--seed', type=int, default=5, help='person and room (%(default)s)')
     parser.add_argument('--quality', type=int, default=72, help='of the JPEG (%(default)s)')
@@ -148,12 +152,13 @@ def main() -> int:
             if not args.force:
                 raise RsbPoseError(f'{args.out} exists; give another --out or --force')
             shutil.rmtree(args.out)
-        poses, places = act(screenplay(read_motion(args.motion)), args.rate)
+        poses, places = act(screenplay(read_motion(args.data / 'motion')), args.rate)
         wardrobe = Wardrobe(body := Body())
-        photos = read_pictures(args.photos, 'test') if args.photos else []
+        maps = args.data / 'hdri' if (args.data / 'hdri').is_dir() else None
+        photos = read_pictures(maps, 'test') if maps else []
         bank = TextureBank(SEEDS['test'] + args.seed, pictures=photos, named=wardrobe.pictures())
         film = StereoFilm(
-            Casting(body, wardrobe, bank, 'test'), bank, LightBank(args.photos, 'test'),
+            Casting(body, wardrobe, bank, 'test'), bank, LightBank(maps, 'test'),
             mhad_like_head(), poses, places, args.rate, args.seed,
         )  # fmt: skip
         write_film(film, args.out, args.quality)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.geometry import project
 from rsb_pose_core.rectification import CameraModel, StereoRectifier
 from rsb_pose_core.skeleton import H36M_17
@@ -107,7 +108,16 @@ def mhad_like_head(width: int = 640, height: int = 480, baseline_m: float = 0.2)
 
 
 def act(takes: list[Take], rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
-    """Poses (N, 17, 3) with headings applied and floor positions (N, 2: x, z) of the takes."""
+    """Poses (N, 17, 3) with headings applied and floor positions (N, 2: x, z) of the takes.
+
+    Raises RsbPoseError where a take, or the blend between two, is shorter than a frame.
+    """
+    shortest = min([BLEND_S, *(take.length_s / 2 for take in takes)])
+    if rate_hz * shortest < 1:
+        raise RsbPoseError(
+            f'{rate_hz:g} pairs a second are too few for these takes; film at least '
+            f'{1 / shortest:.1f}'
+        )
     poses, places = [], []
     for take in takes:
         count = round(take.length_s * rate_hz)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.rectification import StereoRectifier
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.synthesis.body import Body
@@ -110,6 +111,11 @@ def test_a_walk_goes_where_its_heading_says(walk):
     assert poses.shape == (10, 17, 3)
     np.testing.assert_allclose(places[0], [0.5, 3.0], atol=1e-9)
     np.testing.assert_allclose(places[-1], [0.5, 3.0 - 0.9], atol=1e-6)  # heading pi: towards -z
+
+
+def test_too_few_frames_for_a_take_are_one_sentence(walk):
+    with pytest.raises(RsbPoseError, match=r'0\.5 pairs a second are too few.*at least 2\.5'):
+        act([Take(walk, 0.0, 1.0, (0.0, 3.0), np.pi)], 0.5)
 
 
 def test_takes_are_joined_without_a_jump(walk):
