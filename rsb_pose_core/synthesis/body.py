@@ -193,16 +193,8 @@ def twist(rotation: Tensor, axis: Tensor) -> Tensor:
     It fades to zero where the rotation nears half a turn about another axis: there a twist is
     not defined.
     """
-    skew = torch.stack(
-        [
-            rotation[..., 2, 1] - rotation[..., 1, 2],
-            rotation[..., 0, 2] - rotation[..., 2, 0],
-            rotation[..., 1, 0] - rotation[..., 0, 1],
-        ],
-        -1,
-    )
     trace = rotation.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return 2 * torch.atan2((skew * axis).sum(-1), (1 + trace).clamp_min(0.2))
+    return 2 * torch.atan2((rotations.skew(rotation) * axis).sum(-1), (1 + trace).clamp_min(0.2))
 
 
 def read_asset(path: Path, what: str, needed: tuple[str, ...]) -> dict[str, np.ndarray]:

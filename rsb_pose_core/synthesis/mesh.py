@@ -78,13 +78,3 @@ def join(parts: Sequence[tuple[Mesh, Surfaces]]) -> tuple[Mesh, Surfaces]:
         Mesh(*(torch.cat([getattr(m, f.name) for m in moved]) for f in fields(Mesh))),
         Surfaces(*(torch.cat([getattr(t, f.name) for t in tables]) for f in fields(Surfaces))),
     )
-
-
-def vertex_normals(vertices_m: Tensor, faces: Tensor) -> Tensor:
-    """Area-weighted unit normals (..., V, 3) of vertices (..., V, 3) with faces (F, 3)."""
-    a, b, c = (vertices_m[..., faces[:, k], :] for k in range(3))
-    normal = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices_m)
-    for k in range(3):
-        total.index_add_(-2, faces[:, k], normal)
-    return torch.nn.functional.normalize(total, dim=-1)

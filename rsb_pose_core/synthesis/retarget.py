@@ -23,6 +23,7 @@ from rsb_pose_core.synthesis.anatomy import (
     GIRDLE_SHARE,
     LIMITS,
 )
+from rsb_pose_core.synthesis.body import JOINT_BONES
 from rsb_pose_core.synthesis.skeletal import CROWN_M, NOSE_M
 from rsb_pose_core.synthesis.stance import Stance, chest_frame, stance_of, turned, with_arms
 
@@ -37,13 +38,6 @@ NECK = ('neck01', 'neck02', 'neck03', 'head')
 # a limb bent less than the first angle has no plane; more than the second, its plane is trusted
 PLANE_FROM, PLANE_SURE = 0.12, 0.45
 MEAN_RISE_M = 1.324  # of the root of the neck over the ankles
-JOINT_BONES = {
-    'right_ankle': 'foot.R', 'right_knee': 'lowerleg01.R', 'right_hip': 'upperleg01.R',
-    'left_hip': 'upperleg01.L', 'left_knee': 'lowerleg01.L', 'left_ankle': 'foot.L',
-    'spine': 'spine03', 'neck': 'neck01',
-    'right_wrist': 'wrist.R', 'right_elbow': 'lowerarm01.R', 'right_shoulder': 'upperarm01.R',
-    'left_shoulder': 'upperarm01.L', 'left_elbow': 'lowerarm01.L', 'left_wrist': 'wrist.L',
-}  # fmt: skip
 # of the mean body: a leg, from ankle to toes, and how far skin is from the centres of joints
 LEG_M, SOLE_M, HEEL_M, SIDE_M, KNEE_M, HIP_M = 0.80, 0.165, 0.075, 0.04, 0.045, 0.08
 RELAXED_FOOT = 0.35  # toes down, of a foot in the air

@@ -52,9 +52,9 @@ def frame(x_axis: Tensor, up: Tensor) -> Tensor:
     return torch.stack([x, torch.linalg.cross(z, x), z], -1)
 
 
-def log(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit axis (..., 3) and angle (...) of rotation matrices below half a turn."""
-    skew = torch.stack(
+def skew(matrix: Tensor) -> Tensor:
+    """Axis (..., 3) of rotation matrices (..., 3, 3), times twice the sine of their angle."""
+    return torch.stack(
         [
             matrix[..., 2, 1] - matrix[..., 1, 2],
             matrix[..., 0, 2] - matrix[..., 2, 0],
@@ -62,6 +62,11 @@ def log(matrix: Tensor) -> tuple[Tensor, Tensor]:
         ],
         -1,
     )
+
+
+def log(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit axis (..., 3) and angle (...) of rotation matrices below half a turn."""
+    sine = skew(matrix)
     trace = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
-    angle = torch.atan2(skew.norm(dim=-1), trace - 1)
-    return torch.nn.functional.normalize(skew, dim=-1), angle
+    angle = torch.atan2(sine.norm(dim=-1), trace - 1)
+    return torch.nn.functional.normalize(sine, dim=-1), angle
