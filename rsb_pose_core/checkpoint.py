@@ -75,7 +75,7 @@ def load_model(
             f'{path}: weights of an unknown model {name}, expected one of {", ".join(NETWORKS)}; '
             f'give weights of one of these'
         )
-    model = NETWORKS[name]()
+    model = NETWORKS[name].build()
     _fill(model, NETWORK, tensors, path, name)
     refiner = None
     if any(key.startswith(REFINER) for key in tensors):

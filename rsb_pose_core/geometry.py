@@ -10,6 +10,8 @@ from torch import Tensor
 
 from rsb_pose_core.calibration import StereoCalibration
 
+FARTHEST_M = 20.0
+
 
 def triangulate(
     uvd: Float[Tensor, '*batch joints 3'], calibration: StereoCalibration
@@ -28,6 +30,19 @@ def triangulate(
     depth = fx * baseline / torch.where(in_front, disparity, torch.ones_like(disparity))
     xyz = torch.stack(((u - cx_left) * depth / fx, (v - cy) * depth / fy, depth), dim=-1)
     return torch.where(in_front[..., None], xyz, torch.full_like(xyz, torch.nan))
+
+
+def triangulate_clamped(
+    uvd: Float[Tensor, '*batch joints 3'], calibration: StereoCalibration
+) -> Float[Tensor, '*batch joints 3']:
+    """`triangulate` with the disparity kept so large that no joint is beyond FARTHEST_M.
+
+    Early predictions lie at infinity or behind the cameras, where one joint would outweigh all.
+    """
+    fx, _, cx_left, cx_right, _, baseline = _per_joint(calibration, uvd)
+    smallest = cx_left - cx_right + fx * baseline / FARTHEST_M
+    clamped = torch.cat([uvd[..., :2], torch.maximum(uvd[..., 2], smallest)[..., None]], -1)
+    return triangulate(clamped, calibration)
 
 
 def project(

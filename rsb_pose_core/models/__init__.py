@@ -1,22 +1,28 @@
-"""Networks by name: `MODELS[name]()` builds one with fresh weights."""
+"""Networks by name: `NETWORKS[name].build()` makes one with fresh weights.
+
+RSB-Pose, the baselines of Tables I and II (a backbone's heat maps of each view, triangulated: -t)
+and the rivals of learnable triangulation; `lite` is ours. `-wide` stands for the wide baseline
+(H36M) with its larger range of disparities, `-unmasked` for no attention mask (Table III).
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from rsb_pose_core.models.backbones import BACKBONES, Backbone
 from rsb_pose_core.models.baseline import IndependentHeatmaps
 from rsb_pose_core.models.pose_transformer import PoseTransformer
 from rsb_pose_core.models.rsb_pose import CoKeypoints, RSBPose, StereoHeatmaps, co_keypoints
 from rsb_pose_core.models.stereo_volume import DisparityRange
-from rsb_pose_core.models.trunks import LiteTrunk, ResNetTrunk
 from rsb_pose_core.models.volume_networks import V2V, LiteVolume
 from rsb_pose_core.skeleton import H36M_17
 
 __all__ = [
-    'BASELINES',
-    'MODELS',
+    'METHODS',
     'NETWORKS',
+    'Architecture',
     'CoKeypoints',
     'IndependentHeatmaps',
     'Network',
@@ -24,12 +30,79 @@ __all__ = [
     'RSBPose',
     'StereoHeatmaps',
     'co_keypoints',
-    'lite',
-    'lite_baseline',
-    'resnet50',
 ]
 
+# Heat-map pixels (field of MHAD, and of H36M at 256 and 384 pixels).
 SHORT_BASELINE = DisparityRange(-7, 8)
+WIDE_BASELINE = {256: DisparityRange(-31, 32), 384: DisparityRange(-39, 40)}
+
+Network = RSBPose | IndependentHeatmaps
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of Tables I to III: method, backbone, side of its crops in pixels, switches."""
+
+    method: str  # of METHODS
+    backbone: str  # of BACKBONES
+    input_size: int = 256
+    disparities: DisparityRange = SHORT_BASELINE
+    attention_mask: bool = True
+
+    def build(self) -> Network:
+        """The network with fresh weights."""
+        trunk = BACKBONES[self.backbone]()
+        model = METHODS[self.method](trunk, self)
+        if self.backbone == 'lite':
+            _channels_last(model)
+        return model
+
+
+def _rsb_pose(trunk: Backbone, architecture: Architecture) -> Network:
+    joints, disparities = len(H36M_17), architecture.disparities
+    if architecture.backbone == 'lite':
+        volume = LiteVolume(16, joints, disparities)
+        return RSBPose(
+            trunk, (16,), volume, disparities, joints,
+            matching_channels=4 * volume.groups,
+        )  # fmt: skip
+    return RSBPose(
+        trunk, (32, 16), V2V(joints, disparities), disparities, joints,
+        attention_mask=architecture.attention_mask, heatmap_skip=False,
+    )  # fmt: skip
+
+
+def _triangulation(trunk: Backbone, architecture: Architecture) -> Network:
+    return IndependentHeatmaps(trunk, architecture.disparities, len(H36M_17))
+
+
+METHODS: dict[str, Callable[[Backbone, Architecture], Network]] = {
+    'rsb-pose': _rsb_pose,
+    'triangulation': _triangulation,
+}
+
+PAPER_BACKBONES = {'resnet50': 256, 'hrnet-w32': 256, 'resnet152': 384, 'hrnet-w48': 384}
+
+
+def _architectures() -> dict[str, Architecture]:
+    made = {
+        'lite': Architecture('rsb-pose', 'lite'),
+        'lite-baseline': Architecture('triangulation', 'lite'),
+    }
+    for backbone, size in PAPER_BACKBONES.items():
+        short = Architecture('rsb-pose', backbone, size)
+        made[f'rsb-pose-{backbone}'] = short
+        made[f'rsb-pose-{backbone}-wide'] = replace(short, disparities=WIDE_BASELINE[size])
+        made[f'rsb-pose-{backbone}-unmasked'] = replace(short, attention_mask=False)
+        made[f'{backbone}-t'] = replace(short, method='triangulation')
+    for method, name in (('algebraic', 'algebraic-t'), ('volumetric', 'volume-t')):
+        made[name] = Architecture(method, 'resnet152', 384)
+        made[f'{name}-resnet50'] = Architecture(method, 'resnet50')
+    return made
+
+
+# By the names that configurations and weights use.
+NETWORKS: dict[str, Architecture] = _architectures()
 
 
 def _channels_last(model: nn.Module) -> None:
@@ -40,54 +113,3 @@ def _channels_last(model: nn.Module) -> None:
         elif isinstance(module, nn.Conv3d):
             weight = module.weight.contiguous(memory_format=torch.channels_last_3d)
             module.weight.data = weight
-
-
-def lite(*, correlation_groups: int = 8, heatmap_skip: bool = True) -> RSBPose:
-    """Our network for CPUs and embedded GPUs, short baselines, 256x256 (or 128x128) crops."""
-    trunk, joints = LiteTrunk(), len(H36M_17)
-    volume = LiteVolume(16, joints, SHORT_BASELINE, correlation_groups=correlation_groups)
-    model = RSBPose(
-        trunk,
-        trunk.channels_out,
-        (16,),
-        volume,
-        SHORT_BASELINE,
-        joints,
-        matching_channels=4 * correlation_groups,
-        heatmap_skip=heatmap_skip,
-    )
-    _channels_last(model)
-    return model
-
-
-def resnet50() -> RSBPose:
-    """RSB-Pose-ResNet50 of the paper, in its short-baseline setting (MHAD: 16 disparities)."""
-    joints = len(H36M_17)
-    return RSBPose(
-        ResNetTrunk((3, 4, 6, 3)),
-        ResNetTrunk.channels_out,
-        (32, 16),
-        V2V(joints, SHORT_BASELINE),
-        SHORT_BASELINE,
-        joints,
-        heatmap_skip=False,
-    )
-
-
-def lite_baseline() -> IndependentHeatmaps:
-    """Two independent views on the lite trunk."""
-    trunk = LiteTrunk()
-    model = IndependentHeatmaps(trunk, trunk.channels_out, SHORT_BASELINE, len(H36M_17))
-    _channels_last(model)
-    return model
-
-
-MODELS: dict[str, Callable[[], RSBPose]] = {'lite': lite, 'resnet50': resnet50}
-BASELINES: dict[str, Callable[[], IndependentHeatmaps]] = {'lite': lite_baseline}
-
-Network = RSBPose | IndependentHeatmaps
-# By the names that configurations and weights use: 'lite', 'resnet50', 'lite-baseline'.
-NETWORKS: dict[str, Callable[[], Network]] = {
-    **MODELS,
-    **{f'{name}-baseline': make for name, make in BASELINES.items()},
-}

@@ -3,24 +3,35 @@
 import torch
 from torch import nn
 
+from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.models.attention import AttentionHeads
-from rsb_pose_core.models.rsb_pose import Image, StereoHeatmaps
+from rsb_pose_core.models.backbones import Backbone
+from rsb_pose_core.models.estimate import Image
+from rsb_pose_core.models.rsb_pose import StereoHeatmaps
 from rsb_pose_core.models.stereo_volume import DisparityRange
 
 
 class IndependentHeatmaps(nn.Module):
     """2D heat maps of each view on RSB-Pose's trunk and heads; the views never meet."""
 
-    def __init__(
-        self, trunk: nn.Module, channels: int, disparities: DisparityRange, joints: int
-    ) -> None:
+    def __init__(self, trunk: Backbone, disparities: DisparityRange, joints: int) -> None:
         super().__init__()
         self.joints, self.disparities = joints, disparities
         self.trunk = trunk
-        self.attention = AttentionHeads(channels, joints)
+        self.attention = AttentionHeads(trunk.channels_out, joints)
 
-    def forward(self, left: Image, right: Image, *, volume: bool = False) -> StereoHeatmaps:
+    def forward(
+        self,
+        left: Image,
+        right: Image,
+        calibration: StereoCalibration | None = None,
+        *,
+        volume: bool = False,
+    ) -> StereoHeatmaps:
         """As RSBPose.forward; there is no volume, whatever `volume` says."""
         images = torch.cat([left, right]).contiguous(memory_format=torch.channels_last)
-        heatmap_left, heatmap_right = self.attention(self.trunk(images)).float().chunk(2)
-        return StereoHeatmaps(heatmap_left, heatmap_right, None, self.disparities)
+        features = self.trunk(images)
+        heatmap_left, heatmap_right = self.attention(features).float().chunk(2)
+        return StereoHeatmaps(
+            heatmap_left, heatmap_right, None, self.disparities, *features.chunk(2)
+        )

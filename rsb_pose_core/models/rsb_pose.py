@@ -1,18 +1,22 @@
 """RSB-Pose's stereo co-keypoint estimation (paper III-B): two crops in, co-heatmaps out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rsb_pose_core.calibration import StereoCalibration
+from rsb_pose_core.geometry import position_covariance, triangulate_clamped
 from rsb_pose_core.models.attention import AttentionHeads, attention_mask
+from rsb_pose_core.models.backbones import Backbone
+from rsb_pose_core.models.estimate import Image, StereoEstimate
 from rsb_pose_core.models.soft_argmax import map_moments, volume_moments
 from rsb_pose_core.models.stereo_volume import DisparityRange, shift_sum
 
-Image = Float[Tensor, 'batch 3 image_height image_width']
 JointMaps = Float[Tensor, 'batch joints height width']
+Features = Float[Tensor, 'batch channels height width']
 
 STRIDE = 4  # crop pixels per heat-map pixel
 LOG_FLOOR = -14.0  # log-probability where a view does not look
@@ -24,13 +28,28 @@ class StereoHeatmaps:
     """What the network says, all logits in float32.
 
     heatmap_left, heatmap_right: (B,J,H,W) of each view's attention heads; co_heatmap: (B,J,D,H,W)
-    over left pixels and disparities, None where only 2D heat maps were asked for.
+    over left pixels and disparities, None where only 2D heat maps were asked for;
+    features_left, features_right: (B,C,H,W) of the trunk, where the network hands them on.
     """
 
     heatmap_left: JointMaps
     heatmap_right: JointMaps
     co_heatmap: Float[Tensor, 'batch joints depth height width'] | None
     disparities: DisparityRange
+    features_left: Features | None = None
+    features_right: Features | None = None
+
+    def estimate(self, calibration: StereoCalibration) -> StereoEstimate:
+        """Co-keypoints triangulated, their covariance carried along."""
+        found = co_keypoints(self)
+        uv, disparity = found.uvd[..., :2], found.uvd[..., 2]
+        return StereoEstimate(
+            xyz_m=triangulate_clamped(found.uvd, calibration),
+            covariance_m2=position_covariance(found.uvd, found.covariance, calibration),
+            confidence=found.confidence,
+            uv_left=uv,
+            uv_right=torch.stack([uv[..., 0] - disparity, uv[..., 1]], -1),  # Eq. (3)
+        )
 
 
 @dataclass(frozen=True)
@@ -50,24 +69,26 @@ class RSBPose(nn.Module):
     """Shared 2D trunk, attention mask, stereo volume and a 3D network over it.
 
     `volume` is called with the masked features of both views and with their matching features.
-    `heatmap_skip` adds both views' 2D log-probabilities to the co-heatmap (beyond the paper).
+    `attention_mask=False` leaves the features as they are ("w/o AM" of Table III); `heatmap_skip`
+    adds both views' 2D log-probabilities to the co-heatmap (beyond the paper).
     """
 
     def __init__(
         self,
-        trunk: nn.Module,
-        channels: int,
+        trunk: Backbone,
         reduction: tuple[int, ...],
         volume: nn.Module,
         disparities: DisparityRange,
         joints: int,
         *,
         matching_channels: int = 0,
+        attention_mask: bool = True,
         heatmap_skip: bool = True,
     ) -> None:
         super().__init__()
         self.joints, self.disparities, self.heatmap_skip = joints, disparities, heatmap_skip
-        self.trunk = trunk
+        self.attention_mask = attention_mask
+        self.trunk, channels = trunk, trunk.channels_out
         self.attention = AttentionHeads(channels, joints)
         widths = (channels, *reduction)
         self.reduction = nn.Sequential(
@@ -76,23 +97,35 @@ class RSBPose(nn.Module):
         self.matching = nn.Conv2d(channels, matching_channels, 1) if matching_channels else None
         self.volume = volume
 
-    def forward(self, left: Image, right: Image, *, volume: bool = True) -> StereoHeatmaps:
+    def forward(
+        self,
+        left: Image,
+        right: Image,
+        calibration: StereoCalibration | None = None,
+        *,
+        volume: bool = True,
+    ) -> StereoHeatmaps:
         """RGB 0..1 crops of both views with the same rows; sides multiples of 32.
 
-        `volume=False` stops after the 2D heat maps.
+        `volume=False` stops after the 2D heat maps. The calibration is not needed.
         """
         images = torch.cat([left, right]).contiguous(memory_format=torch.channels_last)
         features = self.trunk(images)  # 2B C H W
         logits = self.attention(features).float()  # 2B J H W
-        heatmap_left, heatmap_right = logits.chunk(2)
+        left_logits, right_logits = logits.chunk(2)
+        views = StereoHeatmaps(
+            left_logits, right_logits, None, self.disparities, *features.chunk(2)
+        )
         if not volume:
-            return StereoHeatmaps(heatmap_left, heatmap_right, None, self.disparities)
-        masked = self.reduction(features) * attention_mask(logits).to(features.dtype)  # Eq. (2)
+            return views
+        masked = self.reduction(features)
+        if self.attention_mask:
+            masked = masked * attention_mask(logits).to(features.dtype)  # Eq. (2)
         matching = self.matching(features) if self.matching is not None else features
         co_heatmap = self.volume(*masked.chunk(2), *matching.chunk(2)).float()  # B J D H W
         if self.heatmap_skip:
-            co_heatmap = co_heatmap + self._joint_log_probability(heatmap_left, heatmap_right)
-        return StereoHeatmaps(heatmap_left, heatmap_right, co_heatmap, self.disparities)
+            co_heatmap = co_heatmap + self._joint_log_probability(left_logits, right_logits)
+        return replace(views, co_heatmap=co_heatmap)
 
     def _joint_log_probability(
         self, heatmap_left: JointMaps, heatmap_right: JointMaps

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from rsb_pose_core.geometry import triangulate_clamped
 from rsb_pose_core.models import PoseTransformer
 from rsb_pose_core.models.rsb_pose import STRIDE, StereoHeatmaps, co_keypoints
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.training.augmentation import STORED_CROP, evaluation_batch
 from rsb_pose_core.training.batches import StereoBatch
-from rsb_pose_core.training.losses import triangulate_clamped
 from rsb_pose_core.training.pool import PairPool
 
 PerJoint = Float[Tensor, 'pairs joints']

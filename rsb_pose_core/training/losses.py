@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rsb_pose_core.calibration import StereoCalibration
-from rsb_pose_core.geometry import triangulate
+from rsb_pose_core.geometry import triangulate_clamped
 from rsb_pose_core.models.rsb_pose import (
     STRIDE,
     StereoHeatmaps,
@@ -23,7 +22,6 @@ from rsb_pose_core.training.batches import StereoBatch
 
 PerJoint = Float[Tensor, 'batch joints']
 Usable = Bool[Tensor, 'batch joints']
-FARTHEST_M = 20.0
 
 
 @dataclass(frozen=True)
@@ -137,16 +135,3 @@ def nearest_cell_cross_entropy(
         index = index + step * cell.long()
         step *= size
     return moments.log_sum_exp - logits.flatten(2).gather(2, index[..., None])[..., 0]
-
-
-def triangulate_clamped(
-    uvd: Float[Tensor, 'batch joints 3'], calibration: StereoCalibration
-) -> Float[Tensor, 'batch joints 3']:
-    """Triangulate with the disparity kept so large that no joint is beyond 20 m.
-
-    Early predictions lie at infinity or behind the cameras, where one joint would outweigh all.
-    """
-    c = calibration.to(uvd)
-    smallest = (c.cx_left - c.cx_right + c.fx * c.baseline_m / FARTHEST_M)[..., None]
-    clamped = torch.cat([uvd[..., :2], torch.maximum(uvd[..., 2], smallest)[..., None]], -1)
-    return triangulate(clamped, calibration)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rsb_pose_core.errors import DataError
+from rsb_pose_core.geometry import triangulate_clamped
 from rsb_pose_core.models import PoseTransformer, co_keypoints
 from rsb_pose_core.models.pose_transformer import iterative_recovery
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.synthesis.rotations import about_x, about_y
 from rsb_pose_core.training.augmentation import Augmentation, training_batch
-from rsb_pose_core.training.losses import triangulate_clamped
 from rsb_pose_core.training.pool import PairPool
 
 Poses = Float[Tensor, 'poses joints 3']

@@ -32,10 +32,10 @@ LOG_EVERY = 20  # steps
 
 
 def build_model(name: str) -> Network:
-    """A network by its name in a configuration: 'lite', 'resnet50', 'lite-baseline'."""
+    """A network by its name in a configuration: 'lite', 'rsb-pose-resnet50', ...."""
     if name not in NETWORKS:
         raise DataError(f'unknown model {name}; known are {", ".join(NETWORKS)}')
-    return NETWORKS[name]()
+    return NETWORKS[name].build()
 
 
 class Trainer:

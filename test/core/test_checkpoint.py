@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from rsb_pose_core.checkpoint import CheckpointError, load_model, save_checkpoint
 from rsb_pose_core.cli import main
-from rsb_pose_core.models import BASELINES, PoseTransformer, lite
+from rsb_pose_core.models import NETWORKS, PoseTransformer
 from rsb_pose_core.models.rsb_pose import co_keypoints
 
 
@@ -17,13 +17,13 @@ from rsb_pose_core.models.rsb_pose import co_keypoints
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp('weights') / 'lite.safetensors'
     torch.manual_seed(0)
-    save_checkpoint(path, lite(), {'model': 'lite', 'input_size': 256})
+    save_checkpoint(path, NETWORKS['lite'].build(), {'model': 'lite', 'input_size': 256})
     return path
 
 
 def test_a_network_comes_back_within_half_precision(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    model = lite().eval()
+    model = NETWORKS['lite'].build().eval()
     save_checkpoint(tmp_path / 'w.safetensors', model, {'model': 'lite', 'pairs': 7})
     loaded, refiner, metadata = load_model(tmp_path / 'w.safetensors')
     images = torch.rand(2, 1, 3, 64, 64)
@@ -42,7 +42,9 @@ def test_a_network_comes_back_within_half_precision(tmp_path: Path) -> None:
 
 def test_network_and_refiner_share_one_file(tmp_path: Path) -> None:
     refiner = PoseTransformer().eval()
-    save_checkpoint(tmp_path / 'w.safetensors', lite(), {'model': 'lite'}, refiner)
+    save_checkpoint(
+        tmp_path / 'w.safetensors', NETWORKS['lite'].build(), {'model': 'lite'}, refiner
+    )
     _, loaded, _ = load_model(tmp_path / 'w.safetensors')
     assert loaded is not None
     pose = torch.randn(2, 17, 3)
@@ -51,9 +53,11 @@ def test_network_and_refiner_share_one_file(tmp_path: Path) -> None:
 
 
 def test_the_baseline_comes_back_as_a_baseline(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / 'b.safetensors', BASELINES['lite'](), {'model': 'lite-baseline'})
+    save_checkpoint(
+        tmp_path / 'b.safetensors', NETWORKS['lite-baseline'].build(), {'model': 'lite-baseline'}
+    )
     model, _, _ = load_model(tmp_path / 'b.safetensors')
-    assert type(model) is type(BASELINES['lite']())
+    assert type(model) is type(NETWORKS['lite-baseline'].build())
 
 
 def test_the_file_is_small_enough_to_ship(weights: Path) -> None:
@@ -91,13 +95,15 @@ def test_weights_of_another_program_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_is_one_sentence(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / 'w.safetensors', lite(), {'model': 'giant'})
+    save_checkpoint(tmp_path / 'w.safetensors', NETWORKS['lite'].build(), {'model': 'giant'})
     assert 'unknown model giant, expected one of lite' in one_sentence(tmp_path / 'w.safetensors')
 
 
 def test_weights_of_another_network_are_one_sentence(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / 'w.safetensors', lite(), {'model': 'resnet50'})
-    assert 'does not fit model resnet50' in one_sentence(tmp_path / 'w.safetensors')
+    save_checkpoint(
+        tmp_path / 'w.safetensors', NETWORKS['lite'].build(), {'model': 'rsb-pose-resnet50'}
+    )
+    assert 'does not fit model rsb-pose-resnet50' in one_sentence(tmp_path / 'w.safetensors')
 
 
 def test_weights_of_another_width_are_one_sentence(weights: Path, tmp_path: Path) -> None:

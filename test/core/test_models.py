@@ -6,7 +6,7 @@ from jaxtyping import TypeCheckError
 from torch import nn
 from torch.nn import functional
 
-from rsb_pose_core.models import BASELINES, MODELS, co_keypoints, lite
+from rsb_pose_core.models import NETWORKS, co_keypoints
 from rsb_pose_core.models.attention import attention_mask
 from rsb_pose_core.models.rsb_pose import RSBPose, StereoHeatmaps, crop_to_heatmap, heatmap_to_crop
 from rsb_pose_core.models.soft_argmax import map_moments, volume_moments
@@ -33,11 +33,11 @@ def images(batch: int = 1, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_resnet50_has_the_paper_s_parameter_count() -> None:
-    assert parameters(MODELS['resnet50']()) == pytest.approx(43.24e6, rel=0.002)
+    assert parameters(NETWORKS['rsb-pose-resnet50'].build()) == pytest.approx(43.24e6, rel=0.002)
 
 
 def test_resnet50_s_parts_have_the_counts_that_reproduce_the_paper() -> None:
-    model = MODELS['resnet50']()
+    model = NETWORKS['rsb-pose-resnet50'].build()
     assert parameters(model.volume) == 9_156_385
     assert parameters(model) == 43_243_510
 
@@ -64,13 +64,13 @@ def thop_macs(model: nn.Module, *inputs: torch.Tensor) -> float:
 
 
 def test_resnet50_has_the_paper_s_multiplications() -> None:
-    macs = thop_macs(MODELS['resnet50']().eval(), *images(1, 256))
+    macs = thop_macs(NETWORKS['rsb-pose-resnet50'].build().eval(), *images(1, 256))
     assert macs == pytest.approx(65.29e9, rel=0.002)
     assert macs == pytest.approx(65.2995e9, rel=1e-5)
 
 
 def test_lite_s_forward_equals_its_plain_steps_in_float64() -> None:
-    model = lite().eval()
+    model = NETWORKS['lite'].build().eval()
     with torch.no_grad():  # fresh statistics hide mistakes in the norms
         for module in model.modules():
             if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
@@ -113,13 +113,13 @@ def plain_forward(model: RSBPose, left: torch.Tensor, right: torch.Tensor) -> to
 
 
 def test_lite_is_at_most_ten_million_parameters() -> None:
-    assert parameters(lite()) < 10e6
+    assert parameters(NETWORKS['lite'].build()) < 10e6
 
 
 @pytest.mark.parametrize('size', [64, 128])
 def test_lite_returns_a_quarter_of_the_input_s_size(size: int) -> None:
     with torch.inference_mode():
-        out = lite().eval()(*images(2, size))
+        out = NETWORKS['lite'].build().eval()(*images(2, size))
     assert out.heatmap_left.shape == (2, 17, size // 4, size // 4)
     assert out.co_heatmap is not None
     assert out.co_heatmap.shape == (2, 17, 16, size // 4, size // 4)
@@ -129,18 +129,18 @@ def test_inputs_need_not_be_square() -> None:
     generator = torch.Generator().manual_seed(0)
     left, right = torch.rand(2, 1, 3, 64, 96, generator=generator)
     with torch.inference_mode():
-        out = lite().eval()(left, right)
+        out = NETWORKS['lite'].build().eval()(left, right)
     assert out.co_heatmap is not None
     assert out.co_heatmap.shape == (1, 17, 16, 16, 24)
 
 
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(TypeCheckError):
-        lite()(torch.zeros(1, 4, 64, 64), torch.zeros(1, 4, 64, 64))
+        NETWORKS['lite'].build()(torch.zeros(1, 4, 64, 64), torch.zeros(1, 4, 64, 64))
 
 
 def test_batched_equals_single() -> None:
-    model = lite().eval()
+    model = NETWORKS['lite'].build().eval()
     left, right = images(3)
     with torch.inference_mode():
         together = model(left, right).co_heatmap
@@ -149,7 +149,7 @@ def test_batched_equals_single() -> None:
 
 
 def test_without_volume_the_heatmaps_are_the_same() -> None:
-    model = lite().eval()
+    model = NETWORKS['lite'].build().eval()
     with torch.inference_mode():
         full, flat = model(*images()), model(*images(), volume=False)
     assert flat.co_heatmap is None
@@ -157,7 +157,7 @@ def test_without_volume_the_heatmaps_are_the_same() -> None:
 
 
 def test_swapping_views_swaps_the_heatmaps() -> None:
-    model = lite().eval()
+    model = NETWORKS['lite'].build().eval()
     left, right = images()
     with torch.inference_mode():
         a, b = model(left, right), model(right, left)
@@ -165,8 +165,9 @@ def test_swapping_views_swaps_the_heatmaps() -> None:
 
 
 def test_heatmap_skip_adds_the_views_log_probabilities() -> None:
-    with_skip, without = lite(heatmap_skip=True).eval(), lite(heatmap_skip=False).eval()
+    with_skip, without = (NETWORKS['lite'].build().eval() for _ in range(2))
     without.load_state_dict(with_skip.state_dict())
+    without.heatmap_skip = False
     with torch.inference_mode():
         a, b = with_skip(*images()), without(*images())
     log_left = torch.log_softmax(a.heatmap_left.flatten(2), -1).view_as(a.heatmap_left)
@@ -179,7 +180,7 @@ def test_heatmap_skip_adds_the_views_log_probabilities() -> None:
 
 
 def test_baseline_has_the_same_trunk_and_heads() -> None:
-    baseline, model = BASELINES['lite'](), lite()
+    baseline, model = NETWORKS['lite-baseline'].build(), NETWORKS['lite'].build()
     baseline.load_state_dict(model.state_dict(), strict=False)
     baseline, model = baseline.eval(), model.eval()
     with torch.inference_mode():
@@ -364,7 +365,7 @@ def test_attention_mask_is_17_spread_over_64_times_the_area_s_share() -> None:
 
 @pytest.mark.gpu
 def test_lite_on_the_gpu_agrees_with_the_cpu() -> None:
-    model = lite().eval()
+    model = NETWORKS['lite'].build().eval()
     left, right = images(2, 128)
     with torch.inference_mode():
         on_cpu = co_keypoints(model(left, right))

@@ -14,7 +14,7 @@ from rsb_pose_core.cropping import StereoCrop
 from rsb_pose_core.detection import Box
 from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.geometry import project
-from rsb_pose_core.models import MODELS
+from rsb_pose_core.models import NETWORKS
 from rsb_pose_core.models.rsb_pose import StereoHeatmaps, co_keypoints, crop_to_heatmap
 from rsb_pose_core.models.stereo_volume import DisparityRange
 from rsb_pose_core.people import JointState, PersonPose, TrackState
@@ -418,7 +418,7 @@ def test_missing_weights_and_unknown_detectors_are_told(tmp_path: object) -> Non
 
 def test_bfloat16_moves_joints_by_less_than_half_a_crop_pixel():
     torch.manual_seed(0)
-    model = MODELS['lite']().eval()
+    model = NETWORKS['lite'].build().eval()
     left, right = torch.rand(2, 1, 3, 256, 256)
     keypoints = []
     for enabled in (False, True):

@@ -149,7 +149,7 @@ def test_evaluate_reads_a_folder_of_frames(folder: Path, tmp_path: Path) -> None
     assert pool.scan() == 8
     torch.manual_seed(0)
     weights = tmp_path / 'w.safetensors'
-    save_checkpoint(weights, NETWORKS['lite'](), {'model': 'lite', 'input_size': 64})
+    save_checkpoint(weights, NETWORKS['lite'].build(), {'model': 'lite', 'input_size': 64})
     report = tmp_path / 'report.json'
     command = ['evaluate', '--weights', str(weights), '--data', str(folder), '--device', 'cpu']
     assert main([*command, '--json', str(report)]) == 0
@@ -160,7 +160,7 @@ def test_evaluate_takes_the_occluded_subset(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = tmp_path / 'w.safetensors'
-    save_checkpoint(weights, NETWORKS['lite'](), {'model': 'lite', 'input_size': 64})
+    save_checkpoint(weights, NETWORKS['lite'].build(), {'model': 'lite', 'input_size': 64})
     command = ['evaluate', '--weights', str(weights), '--data', str(folder), '--device', 'cpu']
     assert main([*command, '--occluded', '6']) == 0
     codes = [FrameSet(folder).pair(i).labels.h36m.visibility[0, 0] for i in range(8)]

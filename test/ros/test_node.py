@@ -216,10 +216,10 @@ def test_weights_that_are_missing_or_no_weights_leave_the_node_up(tmp_path, cont
 def lite_weights(folder) -> bytes:
     """A weights file of the lite model, as it is before training."""
     from rsb_pose_core.checkpoint import save_checkpoint
-    from rsb_pose_core.models import MODELS
+    from rsb_pose_core.models import NETWORKS
 
     path = folder / 'untrained.safetensors'
-    save_checkpoint(path, MODELS['lite'](), {'model': 'lite'})
+    save_checkpoint(path, NETWORKS['lite'].build(), {'model': 'lite'})
     return path.read_bytes()
 
 

@@ -1,0 +1,16 @@
+"""2D backbones by name: an RGB image in, features at a quarter of its size out."""
+
+from collections.abc import Callable
+from functools import partial
+
+from rsb_pose_core.models.backbones.backbone import Backbone
+from rsb_pose_core.models.backbones.lite import LiteTrunk
+from rsb_pose_core.models.backbones.resnet import ResNetTrunk
+
+__all__ = ['BACKBONES', 'Backbone', 'LiteTrunk', 'ResNetTrunk']
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    'lite': LiteTrunk,
+    'resnet50': partial(ResNetTrunk, (3, 4, 6, 3)),
+    'resnet152': partial(ResNetTrunk, (3, 8, 36, 3)),
+}
