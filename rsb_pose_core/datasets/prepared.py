@@ -1,13 +1,17 @@
-"""Rectified stereo pairs of a data set on disk, in the files that training and evaluation read."""
+"""Rectified stereo pairs of a data set: what its reader yields and `preparation` writes down."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from rsb_pose_core.calibration import StereoCalibration
+from rsb_pose_core.errors import DataError
+from rsb_pose_core.geometry import project
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +34,7 @@ class PreparedPair:
 
 @runtime_checkable
 class Recording(Protocol):
-    """Pairs of one pair of cameras during one take of a data set."""
+    """Pairs of one pair of cameras during one take of a data set. It can be pickled."""
 
     @property
     def name(self) -> str:
@@ -40,5 +44,26 @@ class Recording(Protocol):
     def split(self) -> str:
         """'train' or 'test'."""
 
-    def pairs(self) -> Iterator[PreparedPair]:
-        """In order of time. Raises DataError, naming the file, where one cannot be read."""
+    def pairs(self) -> Iterator[PreparedPair | DataError]:
+        """In order of time. Raises DataError, naming the file, where the take cannot be read.
+
+        Where only one pair cannot be read, it may yield the error in its place and go on.
+        """
+
+
+def pixels(
+    xyz_m: Float[np.ndarray, '*batch 3'], calibration: StereoCalibration
+) -> tuple[Float[np.ndarray, '*batch 2'], Float[np.ndarray, '*batch 2']]:
+    """Where both pictures show points in metres, left and right; NaN behind the cameras."""
+    uvd = project(torch.from_numpy(xyz_m), calibration).numpy()
+    shift = np.stack([uvd[..., 2], np.zeros_like(uvd[..., 2])], -1)
+    return uvd[..., :2], uvd[..., :2] - shift
+
+
+def box_of_joints(uv: Float[np.ndarray, 'joints 2'], margin_px: float) -> Float[np.ndarray, '4']:
+    """x, y, width, height (detection.boxes) round the finite joints and a margin; NaN: none."""
+    seen = uv[np.isfinite(uv).all(-1)]
+    if not len(seen):
+        return np.full(4, np.nan)
+    low, high = seen.min(0) - margin_px, seen.max(0) + margin_px
+    return np.concatenate([low, high - low + 1])

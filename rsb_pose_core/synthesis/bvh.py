@@ -108,8 +108,14 @@ def _hierarchy(words: list[str]) -> list[BvhJoint]:
     return joints
 
 
-def pose_bvh(joints: list[BvhJoint], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Heads (F, J, 3) in the file's units and local turns (F, J, 3, 3) of the joints."""
+def pose_bvh(
+    joints: list[BvhJoint], values: np.ndarray, moving_joints: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Heads (F, J, 3) in the file's units and local turns (F, J, 3, 3) of the joints.
+
+    moving_joints: position channels stand for the OFFSET at every joint that has them, as
+    Berkeley MHAD means them; else at the root alone, and MakeHuman's others mean nothing.
+    """
     count = len(values)
     heads = np.zeros((count, len(joints), 3))
     local = np.tile(np.eye(3), (count, len(joints), 1, 1))
@@ -128,7 +134,13 @@ def pose_bvh(joints: list[BvhJoint], values: np.ndarray) -> tuple[np.ndarray, np
                 heads[:, number, 'XYZ'.index(joint.channels[k][0])] = own[:, k]
             whole[:, number] = local[:, number]
         else:
-            heads[:, number] = heads[:, joint.parent] + whole[:, joint.parent] @ joint.offset
+            away = whole[:, joint.parent] @ joint.offset
+            if moved and moving_joints:
+                place = np.tile(joint.offset, (count, 1))
+                for k in moved:
+                    place[:, 'XYZ'.index(joint.channels[k][0])] = own[:, k]
+                away = (whole[:, joint.parent] @ place[..., None])[..., 0]
+            heads[:, number] = heads[:, joint.parent] + away
             whole[:, number] = whole[:, joint.parent] @ local[:, number]
     return heads, local
 

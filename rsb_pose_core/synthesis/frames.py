@@ -55,7 +55,7 @@ def frame_arrays(pairs: StereoPairs, maps: bool = False) -> Arrays:
     arrays: Arrays = {}
     for view in PICTURES:
         bgr = getattr(pairs, view)[..., ::-1]
-        arrays |= _blob(f'{view}_pictures', view, bgr, '.webp', LOSSLESS_WEBP)
+        arrays |= encode_pictures(f'{view}_pictures', view, bgr, '.webp', LOSSLESS_WEBP)
     labels = pairs.labels
     for skeleton in SKELETONS:
         joints = getattr(labels, skeleton)
@@ -67,16 +67,17 @@ def frame_arrays(pairs: StereoPairs, maps: bool = False) -> Arrays:
     if maps:
         for view in PICTURES:
             mask = getattr(pairs, f'person_mask_{view}').cpu().numpy()
-            arrays |= _blob(f'mask_{view}', f'mask_{view}', mask, '.png')
+            arrays |= encode_pictures(f'mask_{view}', f'mask_{view}', mask, '.png')
         depth_mm = pairs.depth_m_left.cpu().numpy() * 1000
         depth_mm = np.where(depth_mm < FARTHEST_MM, depth_mm, 0).round().astype(np.uint16)
-        arrays |= _blob('depth_left', 'depth_left', depth_mm, '.png')
+        arrays |= encode_pictures('depth_left', 'depth_left', depth_mm, '.png')
     return arrays
 
 
-def _blob(
+def encode_pictures(
     name: str, ends: str, pictures: np.ndarray, kind: str, options: Sequence[int] = ()
 ) -> Arrays:
+    """Arrays `name` and `ends`_ends of pictures (B,H,W) or BGR (B,H,W,3) as files of a kind."""
     encoded = [cv2.imencode(kind, np.ascontiguousarray(p), options)[1] for p in pictures]
     return {
         name: np.concatenate(encoded),
@@ -213,8 +214,12 @@ def _labels(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
     return [(name, array) for name, array in arrays.items() if name.startswith(prefixes)]
 
 
-def crops(arrays: Mapping[str, np.ndarray]) -> Arrays:
+def crops(
+    arrays: Mapping[str, np.ndarray], rows: Sequence[int] | None = None, size: int = CROP_SIZE
+) -> Arrays:
     """Square crops of the subjects of a file, in the arrays of a training shard.
+
+    Of the pairs in `rows` (all by default), at `size` pixels. Only their pictures are decoded.
 
     The pipeline's own crops (cropping.StereoCrop): around the box of the visible body in the left
     picture, or of the joints where the picture shows nothing of it, and the right crop at the
@@ -223,8 +228,9 @@ def crops(arrays: Mapping[str, np.ndarray]) -> Arrays:
     found: dict[str, list[np.ndarray]] = {name: [] for name in ('left', 'right', 'calibration')}
     uv_left, uv_right = (arrays[f'h36m_uv_{view}'][:, 0].astype(np.float64) for view in PICTURES)
     moved: dict[str, list[np.ndarray]] = {'uv_left': [], 'uv_right': []}
-    for row in range(len(arrays['present'])):
-        crop = subject_crop(arrays['box_left'][row, 0], uv_left[row], uv_right[row])
+    rows = range(len(arrays['present'])) if rows is None else rows
+    for row in rows:
+        crop = subject_crop(arrays['box_left'][row, 0], uv_left[row], uv_right[row], size)
         images = crop.cut(_picture(arrays, 'left', row), _picture(arrays, 'right', row))
         full = StereoCalibration(*torch.from_numpy(arrays['calibration'][row]).unbind())
         found['left'].append(images[0])
@@ -237,18 +243,20 @@ def crops(arrays: Mapping[str, np.ndarray]) -> Arrays:
     return {
         **{name: np.stack(values) for name, values in found.items()},
         **{name: np.stack(values).astype(np.float32) for name, values in moved.items()},
-        'xyz_m': arrays['h36m_xyz_m'][:, 0],
-        'visibility': arrays['h36m_visibility'][:, 0],
+        'xyz_m': arrays['h36m_xyz_m'][rows, 0],
+        'visibility': arrays['h36m_visibility'][rows, 0],
     }
 
 
-def subject_crop(box: np.ndarray, uv_left: np.ndarray, uv_right: np.ndarray) -> StereoCrop:
+def subject_crop(
+    box: np.ndarray, uv_left: np.ndarray, uv_right: np.ndarray, size: int = CROP_SIZE
+) -> StereoCrop:
     """The crop of a person with box (4: x, y, width, height, NaN: unseen) and joints (J,2)."""
     seen = np.isfinite(box).all()
     around = Box(*(float(value) for value in box)) if seen else Box.around(uv_left)
     assert around is not None, 'a subject has joints'
     disparity = float(np.median(uv_left[:, 0] - uv_right[:, 0]))
-    return StereoCrop.around(around, disparity, margin=BOX_MARGIN / NETWORK_PART, size=CROP_SIZE)
+    return StereoCrop.around(around, disparity, margin=BOX_MARGIN / NETWORK_PART, size=size)
 
 
 def occluded_subset(
