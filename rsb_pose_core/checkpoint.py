@@ -9,10 +9,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rsb_pose_core.errors import RsbPoseError
-from rsb_pose_core.models import NETWORKS, Network, PoseTransformer
+from rsb_pose_core.models import NETWORKS, IndependentHeatmaps, Network, PoseTransformer, RSBPose
 
 FORMAT = 'rsb_pose_ros/1'
 NETWORK, REFINER = 'network.', 'refiner.'
+SWITCHES = ('relative', 'keep_extremities')  # of the PoseTransformer, kept in the metadata
 
 
 class CheckpointError(RsbPoseError, ValueError):
@@ -24,22 +25,20 @@ def save_checkpoint(
 ) -> None:
     """Write float16 weights. `metadata['model']` names the network: 'lite', 'lite-baseline', ...
 
-    The numbers of joints and the disparity range are added to the metadata; all of it is stored
-    as strings.
+    The number of joints and, where there is one, the disparity range are added to the metadata;
+    all of it is stored as strings.
     """
     if 'model' not in metadata:
         raise CheckpointError("metadata lacks 'model', the name of the network; add it")
     tensors = {NETWORK + name: value for name, value in model.state_dict().items()}
     if refiner is not None:
         tensors |= {REFINER + name: value for name, value in refiner.state_dict().items()}
+        metadata = {**metadata, **_switches(refiner)}
     stored = {name: _half(value) for name, value in tensors.items()}
-    described = {
-        'format': FORMAT,
-        'joints': model.joints,
-        'disparity_first': model.disparities.first,
-        'disparity_last': model.disparities.last,
-        **metadata,
-    }
+    described = {'format': FORMAT, 'joints': model.joints, **metadata}
+    if isinstance(model, RSBPose | IndependentHeatmaps):
+        described['disparity_first'] = model.disparities.first
+        described['disparity_last'] = model.disparities.last
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(stored, str(path), {name: str(value) for name, value in described.items()})
 
@@ -52,6 +51,50 @@ def load_model(
     Raises CheckpointError in one sentence for every file that cannot be used.
     """
     path = Path(path)
+    metadata, tensors = _read(path)
+    name = metadata.get('model', 'absent')
+    if name not in NETWORKS:
+        raise CheckpointError(
+            f'{path}: weights of an unknown model {name}, expected one of {", ".join(NETWORKS)}; '
+            f'give weights of one of these'
+        )
+    model = NETWORKS[name].build()
+    _fill(model, NETWORK, tensors, path, name)
+    refiner = None
+    if any(key.startswith(REFINER) for key in tensors):
+        refiner = _refiner_of(tensors, metadata, path).to(device).eval()
+    return model.to(device).eval(), refiner, metadata
+
+
+def save_refiner(path: Path, refiner: PoseTransformer, metadata: dict[str, Any]) -> None:
+    """Write the float16 weights of a Pose Transformer alone, as load_refiner reads them."""
+    tensors = {REFINER + name: _half(value) for name, value in refiner.state_dict().items()}
+    described = {'format': FORMAT, **metadata, **_switches(refiner)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(path), {name: str(value) for name, value in described.items()})
+
+
+def load_refiner(
+    path: Path | str, device: torch.device | str = 'cpu'
+) -> tuple[PoseTransformer, dict[str, str]]:
+    """The Pose Transformer of a file (in eval mode, float32), with or without a network beside it,
+    and the metadata. Raises CheckpointError."""
+    path = Path(path)
+    metadata, tensors = _read(path)
+    if not any(key.startswith(REFINER) for key in tensors):
+        raise CheckpointError(
+            f'{path}: holds no pose transformer; give a file of rsb-pose train ppt or refiner'
+        )
+    return _refiner_of(tensors, metadata, path).to(device).eval(), metadata
+
+
+def _switches(refiner: nn.Module) -> dict[str, bool]:
+    """What a Pose Transformer does that its tensors do not show."""
+    return {'refiner_' + name: getattr(refiner, name) for name in SWITCHES}
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata and tensors of a file of ours."""
     if not path.is_file():
         raise CheckpointError(
             f'{path}: no such weights file; give the path of a .safetensors file of rsb-pose train'
@@ -69,29 +112,28 @@ def load_model(
             f'{path}: weights of another program (format {metadata.get("format", "absent")}), '
             f'expected {FORMAT}; give a file of rsb-pose train'
         )
-    name = metadata.get('model', 'absent')
-    if name not in NETWORKS:
-        raise CheckpointError(
-            f'{path}: weights of an unknown model {name}, expected one of {", ".join(NETWORKS)}; '
-            f'give weights of one of these'
-        )
-    model = NETWORKS[name].build()
-    _fill(model, NETWORK, tensors, path, name)
-    refiner = None
-    if any(key.startswith(REFINER) for key in tensors):
-        refiner = _refiner_of(tensors)
-        _fill(refiner, REFINER, tensors, path, 'pose transformer')
-        refiner = refiner.to(device).eval()
-    return model.to(device).eval(), refiner, metadata
+    return metadata, tensors
 
 
-def _refiner_of(tensors: dict[str, torch.Tensor]) -> PoseTransformer:
-    """A refiner with the switches that the tensors under its prefix show."""
+def _refiner_of(
+    tensors: dict[str, torch.Tensor], metadata: dict[str, str], path: Path
+) -> PoseTransformer:
+    """The refiner with the switches that the tensors under its prefix and the metadata show."""
     position, norm = tensors.get(REFINER + 'position'), tensors.get(REFINER + 'norm.weight')
     concatenated = position is not None and norm is not None and len(norm) > position.shape[-1]
-    return PoseTransformer(
-        concatenate=concatenated, use_root=REFINER + 'root_embed.weight' in tensors
+    blocks = {name.split('.')[2] for name in tensors if name.startswith(REFINER + 'encoders.')}
+    refiner = PoseTransformer(
+        depth=len(blocks),
+        concatenate=concatenated,
+        use_root=REFINER + 'root_embed.weight' in tensors,
+        use_confidence=REFINER + 'confidence_head.weight' in tensors,
     )
+    for name in SWITCHES:
+        stored = metadata.get('refiner_' + name)
+        if stored is not None:
+            setattr(refiner, name, stored == 'True')
+    _fill(refiner, REFINER, tensors, path, 'pose transformer')
+    return refiner
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:

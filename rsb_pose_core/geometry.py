@@ -71,29 +71,64 @@ def metric_disparity(
     return uvd[..., 2] - (cx_left - cx_right)
 
 
-def triangulate_dlt(
-    uvd: Float[Tensor, '*batch joints 3'], calibration: StereoCalibration
+def triangulate_views(
+    uv_left: Float[Tensor, '*batch joints 2'],
+    uv_right: Float[Tensor, '*batch joints 2'],
+    calibration: StereoCalibration,
+    weights: Float[Tensor, '*batch joints 2'] | None = None,
 ) -> Float[Tensor, '*batch joints 3']:
-    """The direct linear transform by SVD in float64, as in the paper: an oracle for tests.
+    """The paper's triangulation of keypoints found apart: XYZ in metres, left optical frame.
 
-    Same frame and units as `triangulate`; slower, and about a thousand times less accurate had it
-    been done in float32. Points that are not in front of the cameras are NaN.
+    The direct linear transform (Hartley and Zisserman, 12.2): the homogeneous point of unit
+    length, in millimetres, that least violates the four equations of the two pixels. `weights`
+    (left, right; above 0) multiply each view's equations, as in Algebraic-T. In a rectified pair
+    they only say whose row counts more: depth and X follow from the columns.
+
+    Solved in float64; the gradient is that of the solution, not of the decomposition, which
+    divides by differences of singular values that the solution does not depend on. Columns that
+    would put a joint behind the cameras or beyond FARTHEST_M are moved to that depth, as in
+    `triangulate_clamped`. A keypoint that is not finite gives NaN and passes no gradient.
     """
-    uvd64 = uvd.double()
-    fx, fy, cx_left, cx_right, cy, baseline = (
-        value.expand(uvd64.shape[:-1]) for value in _per_joint(calibration, uvd64)
-    )
-    u, v, disparity = uvd64.unbind(-1)
-    zero = torch.zeros_like(u)
-    # Each row is a plane through the point, x * P[2] - P[0] (or P[1]) over the focal length.
-    left = torch.stack((zero + 1, zero, (cx_left - u) / fx, zero), dim=-1)
-    right = torch.stack((zero + 1, zero, (cx_right - u + disparity) / fx, -baseline), dim=-1)
-    vertical = torch.stack((zero, zero + 1, (cy - v) / fy, zero), dim=-1)
-    planes = torch.stack((left, vertical, right, vertical), dim=-2)
-    homogeneous = torch.linalg.svd(planes).Vh[..., -1, :]
-    xyz = homogeneous[..., :3] / homogeneous[..., 3:]
-    in_front = (xyz[..., 2:] > 0) & xyz.isfinite().all(dim=-1, keepdim=True)
-    return torch.where(in_front, xyz, torch.full_like(xyz, torch.nan)).to(uvd.dtype)
+    fx, fy, cx_left, cx_right, cy, baseline = _per_joint(calibration, uv_left.double())
+    finite = (uv_left.isfinite() & uv_right.isfinite()).all(-1, keepdim=True)
+    if weights is not None:
+        finite = finite & weights.isfinite().all(-1, keepdim=True)
+    left, right = (torch.where(finite, uv, torch.zeros_like(uv)) for uv in (uv_left, uv_right))
+    smallest = cx_left - cx_right + fx * baseline / FARTHEST_M
+    x_left = (left[..., 0] - cx_left) / fx
+    x_right = (torch.minimum(right[..., 0].double(), left[..., 0] - smallest) - cx_right) / fx
+    one, zero = torch.ones_like(x_left), torch.zeros_like(x_left)
+    shift_mm = 1000 * baseline.expand_as(x_left)
+    aspect = (fy / fx).expand_as(x_left)  # rows weigh as much in pixels as columns do
+    planes = [torch.stack((one, zero, -x_left, zero), -1)]
+    planes.append(torch.stack((zero, aspect, -(left[..., 1] - cy) / fx, zero), -1))
+    planes.append(torch.stack((one, zero, -x_right, -shift_mm), -1))
+    planes.append(torch.stack((zero, aspect, -(right[..., 1] - cy) / fx, zero), -1))
+    equations = torch.stack(planes, -2)
+    if weights is not None:
+        kept = torch.where(finite, weights, torch.ones_like(weights)).double()
+        equations = equations * kept.repeat_interleave(2, -1)[..., None]
+    point = _smallest_singular_vector(equations)
+    xyz = point[..., :3] / point[..., 3:] / 1000
+    return torch.where(finite, xyz.to(uv_left.dtype), torch.nan)
+
+
+def _smallest_singular_vector(
+    matrices: Float[Tensor, '*batch rows columns'],
+) -> Float[Tensor, '*batch columns']:
+    """The unit vector that each matrix shortens most; differentiable once.
+
+    To first order a change of A'A moves it by -(A'A - s^2)^+ d(A'A) v, s being the smallest
+    singular value: a term that is 0 has this derivative.
+    """
+    with torch.no_grad():
+        _, singular, directions = torch.linalg.svd(matrices)
+        smallest, others = directions[..., -1, :], directions[..., :-1, :]
+        gaps = singular[..., :-1] ** 2 - singular[..., -1:] ** 2
+        response = (others.mT / gaps[..., None, :]) @ others
+    residual = matrices.mT @ (matrices @ smallest[..., None])
+    moved: Tensor = smallest - (response @ (residual - residual.detach()))[..., 0]
+    return moved
 
 
 def position_jacobian(

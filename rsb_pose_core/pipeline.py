@@ -26,6 +26,7 @@ from rsb_pose_core.detection.boxes import Box, containment, intersection_over_un
 from rsb_pose_core.disparity import coarse_disparity, disparity_limits
 from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.geometry import metric_disparity, position_covariance, project, triangulate
+from rsb_pose_core.models import IndependentHeatmaps, RSBPose
 from rsb_pose_core.models.rsb_pose import CoKeypoints, co_keypoints
 from rsb_pose_core.people import (
     FrameResult,
@@ -107,10 +108,12 @@ class StereoPosePipeline:
         detector: PersonDetector,
         device: str | torch.device = 'cpu',
         *,
+        input_size: int = NETWORK_SIDE,
         settings: PipelineSettings | None = None,
         tracking: TrackerSettings | None = None,
     ) -> None:
-        self.device = torch.device(device)
+        """input_size: side of the crops that the network takes, in pixels."""
+        self.device, self.input_size = torch.device(device), input_size
         self.model = model.to(self.device).eval()
         self.refiner = refiner
         prior: object = refiner
@@ -222,7 +225,10 @@ class StereoPosePipeline:
             found = coarse_disparity(views[0], views[1], region.box, limits)
             if found is not None and found.agreement >= self.settings.least_agreement:
                 expected = found.disparity_px
-            crops.append(StereoCrop.around(region.box, expected, margin=self.settings.box_margin))
+            margin = self.settings.box_margin
+            crops.append(
+                StereoCrop.around(region.box, expected, margin=margin, size=self.input_size)
+            )
         return crops
 
     def _cut(
@@ -298,7 +304,8 @@ def load_pipeline(
 ) -> StereoPosePipeline:
     """A pipeline from a weights file and a detector, or the name of one in DETECTORS.
 
-    Raises CheckpointError for unusable weights and RsbPoseError for an unknown detector.
+    Raises CheckpointError for unusable weights and RsbPoseError for an unknown detector, or a
+    method that the pipeline does not run.
     """
     if isinstance(detector, str):
         if detector not in DETECTORS:
@@ -307,9 +314,20 @@ def load_pipeline(
                 f'{", ".join(DETECTORS)}; choose one of these'
             )
         detector = DETECTORS[detector]()
-    model, refiner, _ = load_model(Path(weights_path), device)
+    model, refiner, metadata = load_model(Path(weights_path), device)
+    if not isinstance(model, RSBPose | IndependentHeatmaps):
+        raise RsbPoseError(
+            f'{weights_path} holds weights of {metadata["model"]}, expected RSB-Pose or heat maps '
+            f'of each view; the other methods are for rsb-pose evaluate'
+        )
     return StereoPosePipeline(
-        model, refiner, detector, device, settings=settings, tracking=tracking
+        model,
+        refiner,
+        detector,
+        device,
+        input_size=int(metadata.get('input_size', NETWORK_SIDE)),
+        settings=settings,
+        tracking=tracking,
     )
 
 

@@ -10,8 +10,7 @@ from rsb_pose_core.errors import RsbPoseError
 
 # Modules are imported when their command is called, so that `--help` is quick.
 COMMANDS = {
-    'train': 'train a network',
-    'train-refiner': "train the pose transformer on a network's estimates",
+    'train': 'train a network or the Pose Transformer, by stages',
     'evaluate': 'print the errors of weights on stored pairs',
     'counts': "print MACs and parameters of every network beside the paper's",
     'experiment': "run one of the paper's tables or figures",

@@ -11,17 +11,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from rsb_pose_core.models.backbones import BACKBONES, Backbone
+from rsb_pose_core.errors import ConfigError
+from rsb_pose_core.models.algebraic import AlgebraicTriangulation, WeightedHeatmaps
+from rsb_pose_core.models.backbones import BACKBONES, Backbone, ResNetTrunk
 from rsb_pose_core.models.baseline import IndependentHeatmaps
 from rsb_pose_core.models.pose_transformer import PoseTransformer
 from rsb_pose_core.models.rsb_pose import CoKeypoints, RSBPose, StereoHeatmaps, co_keypoints
 from rsb_pose_core.models.stereo_volume import DisparityRange
-from rsb_pose_core.models.volume_networks import V2V, LiteVolume
+from rsb_pose_core.models.volume_networks import V2V, LiteVolume, StereoV2V
+from rsb_pose_core.models.volumetric import VolumeHeatmaps, VolumetricTriangulation
 from rsb_pose_core.skeleton import H36M_17
 
 __all__ = [
     'METHODS',
     'NETWORKS',
+    'AlgebraicTriangulation',
     'Architecture',
     'CoKeypoints',
     'IndependentHeatmaps',
@@ -29,6 +33,9 @@ __all__ = [
     'PoseTransformer',
     'RSBPose',
     'StereoHeatmaps',
+    'VolumeHeatmaps',
+    'VolumetricTriangulation',
+    'WeightedHeatmaps',
     'co_keypoints',
 ]
 
@@ -36,7 +43,7 @@ __all__ = [
 SHORT_BASELINE = DisparityRange(-7, 8)
 WIDE_BASELINE = {256: DisparityRange(-31, 32), 384: DisparityRange(-39, 40)}
 
-Network = RSBPose | IndependentHeatmaps
+Network = RSBPose | IndependentHeatmaps | AlgebraicTriangulation | VolumetricTriangulation
 
 
 @dataclass(frozen=True)
@@ -64,29 +71,58 @@ def _rsb_pose(trunk: Backbone, architecture: Architecture) -> Network:
         volume = LiteVolume(16, joints, disparities)
         return RSBPose(
             trunk, (16,), volume, disparities, joints,
-            matching_channels=4 * volume.groups,
+            matching_channels=4 * volume.groups, attention_mask=architecture.attention_mask,
         )  # fmt: skip
+    network = StereoV2V(V2V(2 * 16, joints, levels=4), disparities)
     return RSBPose(
-        trunk, (32, 16), V2V(joints, disparities), disparities, joints,
+        trunk, (32, 16), network, disparities, joints,
         attention_mask=architecture.attention_mask, heatmap_skip=False,
     )  # fmt: skip
 
 
 def _triangulation(trunk: Backbone, architecture: Architecture) -> Network:
-    return IndependentHeatmaps(trunk, architecture.disparities, len(H36M_17))
+    return IndependentHeatmaps(
+        trunk,
+        architecture.disparities,
+        len(H36M_17),
+        multi_scale=architecture.backbone in MULTI_SCALE_BASELINES,
+    )
+
+
+def _algebraic(trunk: Backbone, architecture: Architecture) -> Network:
+    if not isinstance(trunk, ResNetTrunk):
+        raise ConfigError(
+            f'Algebraic-T reads confidences from a ResNet, not from {architecture.backbone}; give '
+            f'a ResNet as the backbone'
+        )
+    return AlgebraicTriangulation(trunk, len(H36M_17))
+
+
+def _volumetric(trunk: Backbone, architecture: Architecture) -> Network:
+    joints = len(H36M_17)
+    return VolumetricTriangulation(trunk, V2V(32, joints, levels=5), joints, H36M_17.root)
 
 
 METHODS: dict[str, Callable[[Backbone, Architecture], Network]] = {
     'rsb-pose': _rsb_pose,
     'triangulation': _triangulation,
+    'algebraic': _algebraic,
+    'volumetric': _volumetric,
 }
+
+# The paper's counts of HRNet-W32 + T hold the attention heads (28.546 M parameters, else 28.536),
+# those of HRNet-W48 + T a single 1x1 head (63.596, else 63.611) as those of ResNet + T.
+MULTI_SCALE_BASELINES = ('lite', 'hrnet-w32')
 
 PAPER_BACKBONES = {'resnet50': 256, 'hrnet-w32': 256, 'resnet152': 384, 'hrnet-w48': 384}
 
 
 def _architectures() -> dict[str, Architecture]:
+    lite = Architecture('rsb-pose', 'lite')
     made = {
-        'lite': Architecture('rsb-pose', 'lite'),
+        'lite': lite,
+        'lite-wide': replace(lite, disparities=WIDE_BASELINE[256]),
+        'lite-unmasked': replace(lite, attention_mask=False),
         'lite-baseline': Architecture('triangulation', 'lite'),
     }
     for backbone, size in PAPER_BACKBONES.items():

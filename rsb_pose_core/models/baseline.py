@@ -12,13 +12,23 @@ from rsb_pose_core.models.stereo_volume import DisparityRange
 
 
 class IndependentHeatmaps(nn.Module):
-    """2D heat maps of each view on RSB-Pose's trunk and heads; the views never meet."""
+    """2D heat maps of each view; the views never meet (ResNet+T and HRNet+T of Tables I, II).
 
-    def __init__(self, trunk: Backbone, disparities: DisparityRange, joints: int) -> None:
+    `multi_scale` takes RSB-Pose's attention heads, with which HRNet-W32 + T has the paper's
+    counts; ResNet + T and HRNet-W48 + T have one 1x1 convolution (paper IV-D1).
+    """
+
+    def __init__(
+        self, trunk: Backbone, disparities: DisparityRange, joints: int, *, multi_scale: bool
+    ) -> None:
         super().__init__()
         self.joints, self.disparities = joints, disparities
         self.trunk = trunk
-        self.attention = AttentionHeads(trunk.channels_out, joints)
+        self.attention = (  # the heads' name in weights, whichever they are
+            AttentionHeads(trunk.channels_out, joints)
+            if multi_scale
+            else nn.Conv2d(trunk.channels_out, joints, 1)
+        )
 
     def forward(
         self,

@@ -40,8 +40,11 @@ class StereoOutput(Protocol):
     SIM_cos is measured (paper IV-A2).
     """
 
-    features_left: Tensor | None
-    features_right: Tensor | None
+    @property
+    def features_left(self) -> Tensor | None: ...
+
+    @property
+    def features_right(self) -> Tensor | None: ...
 
     def estimate(self, calibration: StereoCalibration) -> StereoEstimate:
         """The joints; `calibration` is that of the crops, fields of shape (B,)."""
@@ -50,7 +53,11 @@ class StereoOutput(Protocol):
 
 @runtime_checkable
 class StereoMethod(Protocol):
-    """A network of Tables I and II: RSB-Pose or a rival. `trunk` is its 2D backbone."""
+    """A network of Tables I and II: RSB-Pose or a rival. `trunk` is its 2D backbone.
+
+    Losses and evaluation know outputs, not methods: Epipolar-T and TPPT would hand on a heat map
+    of each view (StereoHeatmaps without a co-heatmap), AdaFuse weights too (WeightedHeatmaps).
+    """
 
     joints: int
     trunk: torch.nn.Module
@@ -58,7 +65,7 @@ class StereoMethod(Protocol):
     def __call__(
         self, left: Image, right: Image, calibration: StereoCalibration | None = None
     ) -> StereoOutput:
-        """RGB 0..1 crops of both views with the same rows; sides multiples of 32.
+        """RGB 0..1 crops of both views with the same rows; sides multiples of 64.
 
         Methods that work in metres (Volume-T) need the crops' calibration.
         """

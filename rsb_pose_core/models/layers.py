@@ -1,6 +1,16 @@
 """Small building blocks that the networks share."""
 
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
 from torch import Tensor, nn
+
+
+def without_autocast(like: Tensor) -> AbstractContextManager[object]:
+    """Where precision counts. Devices without autocast (meta, to count) need no switch."""
+    device = like.device.type
+    available = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if available else nullcontext()
 
 
 def conv2d_unit(

@@ -3,20 +3,31 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rsb_pose_core.skeleton import H36M_17
 
 Pose = Float[Tensor, 'batch joints 3']
+Mask = Bool[Tensor, 'batch joints']
+Confidence = Float[Tensor, 'batch joints']
+Attention = Float[Tensor, 'batch heads joints joints']
+
+PADDING_M = 0.0  # every coordinate of the padding joint m that stands for a masked one
+CERTAINTY = 1e-3  # confidences are taken to be that far from 0 and 1
+# The joints that the authors' program can put back to where they were before the refinement.
+EXTREMITIES = ('right_ankle', 'left_ankle', 'head', 'right_wrist', 'left_wrist')
 
 
 class Recovered(NamedTuple):
-    """pose: (B,J,3) metres; attention: (B,heads,J,J) of the last layer, rows query columns."""
+    """pose: (B,J,3) metres; attention: of every layer, first to last, each (B,heads,J,J).
+
+    attention[l][:, h, a, b] says how much joint a looks at joint b; a row sums to 1.
+    """
 
     pose: Pose
-    attention: Float[Tensor, 'batch heads joints joints']
+    attention: tuple[Attention, ...]
 
 
 class Encoder(nn.Module):
@@ -33,12 +44,20 @@ class Encoder(nn.Module):
             nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
         )
 
-    def forward(self, x: Float[Tensor, 'batch joints width']) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Float[Tensor, 'batch joints width'], log_trust: Confidence | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """log_trust, (B,J): what is added to every logit of the attention paid to a joint.
+
+        The attention is a by-product: 17 tokens are too few for a fused kernel to pay.
+        """
         batch, joints, width = x.shape
         qkv = self.qkv(self.norm_attention(x)).view(batch, joints, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # B heads J width/heads
-        scale = (width // self.heads) ** -0.5
-        attention = torch.softmax(query @ key.transpose(-1, -2) * scale, -1)  # B heads J J
+        logits = (query * (width // self.heads) ** -0.5) @ key.transpose(-1, -2)
+        if log_trust is not None:
+            logits = logits + log_trust[:, None, None]
+        attention = torch.softmax(logits, -1)  # B heads J J
         mixed = (attention @ value).transpose(1, 2).reshape(batch, joints, width)
         x = x + self._drop(self.projection(mixed))
         return x + self._drop(self.mlp(self.norm_mlp(x))), attention
@@ -48,15 +67,18 @@ class Encoder(nn.Module):
         if not self.training or self.drop_path == 0:
             return branch
         kept = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path
-        return branch * kept / (1 - self.drop_path)
+        return branch * kept.to(branch.dtype) / (1 - self.drop_path)
 
 
 class PoseTransformer(nn.Module):
     """Joints as tokens; 16 encoders, one LayerNorm shared by all of them, a linear head.
 
     `concatenate` follows the paper's words (8.4 M parameters); adding the joint's position to its
-    embedding follows the authors' weights (2.1 M). `use_root` adds a token made of the root's
-    position, so that the refiner can know how far away the person is.
+    embedding follows the authors' weights (2.1 M). `relative` poses have their root at the origin
+    (better in the paper's Table V); else they stay in the camera's frame. Beyond the paper,
+    `use_root` adds a token made of the root's position, so that the refiner can know how far away
+    the person is. `use_confidence` builds Table V's conf_mask. `keep_extremities` is the authors'
+    switch that puts the initial ankles, head and wrists back.
     """
 
     def __init__(
@@ -70,26 +92,50 @@ class PoseTransformer(nn.Module):
         drop_path: float = 0.1,
         *,
         concatenate: bool = False,
+        relative: bool = True,
         use_root: bool = False,
+        use_confidence: bool = False,
+        keep_extremities: bool = False,
     ) -> None:
         super().__init__()
-        self.root, self.concatenate, self.use_root = root, concatenate, use_root
+        self.root, self.concatenate, self.relative = root, concatenate, relative
+        self.keep_extremities = keep_extremities
         inner = 2 * width if concatenate else width
         self.embed = nn.Linear(3, width)
         self.position = nn.Parameter(torch.zeros(1, joints, width))
         nn.init.trunc_normal_(self.position, std=0.02)
         self.root_embed = nn.Linear(3, inner) if use_root else None
+        self.confidence_head: nn.Linear | None = None
         self.encoders = nn.ModuleList(
-            [Encoder(inner, heads, mlp_ratio, drop_path * i / (depth - 1)) for i in range(depth)]
+            [
+                Encoder(inner, heads, mlp_ratio, drop_path * i / max(depth - 1, 1))
+                for i in range(depth)
+            ]
         )
         self.norm = nn.LayerNorm(inner)
         self.head = nn.Sequential(nn.LayerNorm(inner), nn.Linear(inner, 3))
+        if use_confidence:
+            self.add_confidence_head()
 
-    def forward(self, pose_m: Pose, root_m: Float[Tensor, 'batch 3'] | None = None) -> Recovered:
-        """A pose relative to its root in metres -> the coherent pose, relative too.
+    def add_confidence_head(self) -> None:
+        """Let the first layer heed confidences, also after a pre-training without: conf_mask."""
+        self.confidence_head = nn.Linear(1, 1)
+        nn.init.ones_(self.confidence_head.weight)
+        nn.init.zeros_(self.confidence_head.bias)
+
+    def forward(
+        self,
+        pose_m: Pose,
+        root_m: Float[Tensor, 'batch 3'] | None = None,
+        confidence: Confidence | None = None,
+    ) -> Recovered:
+        """A pose in metres, relative to its root or not as the model is -> the coherent pose.
 
         root_m: the root's position in the camera frame, read where the model was built with
-        `use_root`.
+        `use_root`. confidence: 0..1 of each joint, read where it was built with `use_confidence`:
+        a head regresses its logit to a trust t in 0..1, and the first layer's attention
+        becomes A(a,b) t_b / sum_b A(a,b) t_b, so that less is made of joints that are not trusted
+        (IV-D4). The head is one logistic regression for all joints.
         """
         embedded = self.embed(pose_m)
         if self.concatenate:
@@ -98,52 +144,45 @@ class PoseTransformer(nn.Module):
             x = embedded + self.position
         if self.root_embed is not None and root_m is not None:
             x = x + self.root_embed(root_m / 5)[:, None]  # persons stand within some 5 m
-        attention = torch.empty(0)
+        trust = None
+        if self.confidence_head is not None and confidence is not None:
+            logit = torch.logit(confidence.float(), eps=CERTAINTY)
+            trust = functional.logsigmoid(self.confidence_head(logit[..., None])[..., 0])
+        layers: list[Tensor] = []
         for encoder in self.encoders:
-            x, attention = encoder(x)
+            x, attention = encoder(x, trust)
             x = self.norm(x)
-        return Recovered(self.head(x), attention)
+            layers.append(attention)
+            trust = None  # the first layer only
+        return Recovered(self.head(x), tuple(layers))
 
-    def refine(self, xyz_m: Pose) -> Pose:
+    def refine(
+        self,
+        xyz_m: Pose,
+        *,
+        masked: Mask | None = None,
+        confidence: Confidence | None = None,
+    ) -> Pose:
         """An absolute initial pose in metres -> the refined absolute pose.
 
-        The initial root carries the position; the head corrects it as it does every joint.
+        The initial root carries the position of a relative pose; the head corrects it as it does
+        every joint. Joints that are `masked` are replaced by the padding joint (Table V's
+        occ_mask); `confidence` as in forward (its conf_mask); neither is its no_mask.
         """
         root = xyz_m[:, self.root]
-        relative: Tensor = self(xyz_m - root[:, None], root).pose
-        return relative + root[:, None]
+        origin = root[:, None] if self.relative else torch.zeros_like(root[:, None])
+        pose = xyz_m - origin
+        if masked is not None:
+            pose = pad_joints(pose, masked)
+        refined: Tensor = self(pose, root, confidence).pose + origin
+        if self.keep_extremities:
+            kept = [H36M_17.index(name) for name in EXTREMITIES]
+            refined = refined.index_copy(
+                1, torch.tensor(kept, device=refined.device), xyz_m[:, kept].to(refined.dtype)
+            )
+        return refined
 
 
-def attention_confidence(
-    attention: Float[Tensor, 'batch heads joints joints'],
-) -> Float[Tensor, 'batch joints']:
-    """How much all joints look at each one: Eq. (5), summed over heads and queries."""
-    return attention.sum((1, 2))
-
-
-def iterative_recovery(
-    model: PoseTransformer,
-    pose_m: Pose,
-    masked: Tensor,
-    padding: Float[Tensor, '3'],
-    rounds: int = 2,
-    kept_per_round: int = 2,
-) -> list[Pose]:
-    """Algorithm 1: recover masked joints `rounds` times, keeping the most confident each time.
-
-    pose_m: relative poses; masked: (B,J) bool, as many True in each row. Returns the recovered
-    poses of every round, the last one being the result.
-    """
-    current = torch.where(masked[..., None], padding, pose_m)
-    recovered = model(current)
-    poses = [recovered.pose]
-    for _ in range(rounds - 1):
-        confidence = attention_confidence(recovered.attention)
-        hidden = confidence.masked_fill(~masked, -torch.inf)
-        top = hidden.topk(kept_per_round, dim=1).indices
-        keep = functional.one_hot(top, masked.shape[1]).sum(1).bool() & masked
-        masked = masked & ~keep
-        current = torch.where(masked[..., None], padding, recovered.pose)
-        recovered = model(current)
-        poses.append(recovered.pose)
-    return poses
+def pad_joints(pose_m: Pose, masked: Mask) -> Pose:
+    """The masked pose Y^m: the padding joint m where a joint is masked."""
+    return pose_m.masked_fill(masked[..., None], PADDING_M)

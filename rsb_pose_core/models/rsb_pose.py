@@ -12,15 +12,30 @@ from rsb_pose_core.geometry import position_covariance, triangulate_clamped
 from rsb_pose_core.models.attention import AttentionHeads, attention_mask
 from rsb_pose_core.models.backbones import Backbone
 from rsb_pose_core.models.estimate import Image, StereoEstimate
+from rsb_pose_core.models.keypoints import (
+    STRIDE,
+    crop_to_heatmap,
+    estimate_views,
+    heatmap_to_crop,
+    mass_near,
+)
 from rsb_pose_core.models.soft_argmax import map_moments, volume_moments
 from rsb_pose_core.models.stereo_volume import DisparityRange, shift_sum
 
 JointMaps = Float[Tensor, 'batch joints height width']
 Features = Float[Tensor, 'batch channels height width']
 
-STRIDE = 4  # crop pixels per heat-map pixel
+__all__ = [
+    'STRIDE',
+    'CoKeypoints',
+    'RSBPose',
+    'StereoHeatmaps',
+    'co_keypoints',
+    'crop_to_heatmap',
+    'heatmap_to_crop',
+]
+
 LOG_FLOOR = -14.0  # log-probability where a view does not look
-CONFIDENCE_RADIUS = 3.0  # heat-map pixels
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,12 @@ class StereoHeatmaps:
     features_right: Features | None = None
 
     def estimate(self, calibration: StereoCalibration) -> StereoEstimate:
-        """Co-keypoints triangulated, their covariance carried along."""
+        """Co-keypoints triangulated, their covariance carried along.
+
+        Without a co-heatmap each view's own keypoints, triangulated.
+        """
+        if self.co_heatmap is None:
+            return estimate_views(self.heatmap_left, self.heatmap_right, calibration)
         found = co_keypoints(self)
         uv, disparity = found.uvd[..., :2], found.uvd[..., 2]
         return StereoEstimate(
@@ -105,7 +125,7 @@ class RSBPose(nn.Module):
         *,
         volume: bool = True,
     ) -> StereoHeatmaps:
-        """RGB 0..1 crops of both views with the same rows; sides multiples of 32.
+        """RGB 0..1 crops of both views with the same rows; sides multiples of 64.
 
         `volume=False` stops after the 2D heat maps. The calibration is not needed.
         """
@@ -138,16 +158,6 @@ class RSBPose(nn.Module):
         return shift_sum(log_left, log_right, self.disparities, LOG_FLOOR)
 
 
-def heatmap_to_crop(uv_heatmap: Tensor) -> Tensor:
-    """Heat-map pixels to crop pixels: both count from the centre of their first pixel."""
-    return (uv_heatmap + 0.5) * STRIDE - 0.5
-
-
-def crop_to_heatmap(uv_crop: Tensor) -> Tensor:
-    """Crop pixels to heat-map pixels."""
-    return (uv_crop + 0.5) / STRIDE - 0.5
-
-
 def co_keypoints(heatmaps: StereoHeatmaps) -> CoKeypoints:
     """Soft-argmax of the co-heatmap (Eq. 3), or of each view's heat map where there is none.
 
@@ -162,7 +172,7 @@ def co_keypoints(heatmaps: StereoHeatmaps) -> CoKeypoints:
         uvd, covariance = _independent_uvd(heatmaps)
         log_plane = heatmaps.heatmap_left.float()
     uv, disparity = heatmap_to_crop(uvd[..., :2]), uvd[..., 2:] * STRIDE
-    confidence = _mass_near(log_plane, uvd[..., :2])
+    confidence = mass_near(log_plane, uvd[..., :2])
     return CoKeypoints(torch.cat([uv, disparity], -1), covariance * STRIDE**2, confidence)
 
 
@@ -176,13 +186,3 @@ def _independent_uvd(heatmaps: StereoHeatmaps) -> tuple[Tensor, Tensor]:
         from_left @ left.covariance @ from_left.T + from_right @ right.covariance @ from_right.T
     )
     return uvd, covariance
-
-
-def _mass_near(log_plane: JointMaps, uv: Float[Tensor, 'batch joints 2']) -> Tensor:
-    """Probability within CONFIDENCE_RADIUS of uv, all in heat-map pixels."""
-    height, width = log_plane.shape[-2:]
-    probability = torch.softmax(log_plane.flatten(2), -1).view_as(log_plane)
-    du = torch.arange(width, device=uv.device, dtype=uv.dtype) - uv[..., :1]  # B J W
-    dv = torch.arange(height, device=uv.device, dtype=uv.dtype) - uv[..., 1:]
-    near = du[..., None, :] ** 2 + dv[..., :, None] ** 2 <= CONFIDENCE_RADIUS**2
-    return (probability * near).sum((2, 3)).clamp(0.0, 1.0)

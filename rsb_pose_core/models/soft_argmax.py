@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rsb_pose_core.models.layers import without_autocast
+
 Maps = Float[Tensor, 'batch joints height width']
 Volumes = Float[Tensor, 'batch joints depth height width']
 
@@ -39,7 +41,7 @@ def volume_moments(logits: Volumes, disparity_first: int) -> Moments:
     """Mean and covariance of (u, v, d) under softmax(logits); d counts from `disparity_first`."""
     batch, joints, depth, height, width = logits.shape
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    with torch.autocast(logits.device.type, enabled=False):
+    with without_autocast(logits):
         flat = logits.to(dtype).reshape(batch, joints, depth, height * width)
         peak = flat.detach().amax((2, 3), keepdim=True)
         sums = torch.exp(flat - peak) @ _plane_basis(height, width, flat)  # B J D 6
@@ -62,7 +64,7 @@ def map_moments(logits: Maps) -> Moments:
     """Mean and covariance of (u, v) under softmax(logits)."""
     height, width = logits.shape[-2:]
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    with torch.autocast(logits.device.type, enabled=False):
+    with without_autocast(logits):
         flat = logits.to(dtype).flatten(2)
         peak = flat.detach().amax(2, keepdim=True)
         sums = torch.exp(flat - peak) @ _plane_basis(height, width, flat)  # B J 6

@@ -5,10 +5,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsb_pose_core.models.layers import BasicBlock3d, conv3d_unit
+from rsb_pose_core.models.layers import BasicBlock3d, conv3d_unit, without_autocast
 from rsb_pose_core.models.stereo_volume import (
     DisparityRange,
     View,
+    Volume,
     groupwise_correlation,
     shift_sum,
     stereo_volume,
@@ -79,18 +80,22 @@ class LiteVolume(nn.Module):
 
 
 class V2V(nn.Module):
-    """The V2V network of learnable triangulation with four levels instead of five."""
+    """V2V as learnable triangulation has it: a U-Net with residual skips (B,C,D,H,W) -> logits.
 
-    def __init__(self, joints: int, disparities: DisparityRange, channels_in: int = 16) -> None:
+    `levels` halvings of the volume, 4 in RSB-Pose and 5 in Volume-T; `width` channels at full
+    size, at most four times as many below.
+    """
+
+    def __init__(self, channels_in: int, joints: int, levels: int, width: int = 32) -> None:
         super().__init__()
-        self.disparities = disparities
+        self.channels_in = channels_in
         self.front = nn.Sequential(
-            conv3d_unit(2 * channels_in, 16, 7, bias=True),
-            BasicBlock3d(16, 32, bias=True),
-            BasicBlock3d(32, 32, bias=True),
-            BasicBlock3d(32, 32, bias=True),
+            conv3d_unit(channels_in, width // 2, 7, bias=True),
+            BasicBlock3d(width // 2, width, bias=True),
+            BasicBlock3d(width, width, bias=True),
+            BasicBlock3d(width, width, bias=True),
         )
-        widths = (32, 64, 128, 128, 128)
+        widths = (width, 2 * width, *[4 * width] * (levels - 1))
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.encoders = nn.ModuleList([BasicBlock3d(a, b, bias=True) for a, b in pairs])
         self.skips = nn.ModuleList([BasicBlock3d(a, a, bias=True) for a, _ in pairs])
@@ -105,17 +110,15 @@ class V2V(nn.Module):
             ]
         )
         self.back = nn.Sequential(
-            BasicBlock3d(32, 32, bias=True),
-            conv3d_unit(32, 32, 1, bias=True),
-            conv3d_unit(32, 32, 1, bias=True),
+            BasicBlock3d(width, width, bias=True),
+            conv3d_unit(width, width, 1, bias=True),
+            conv3d_unit(width, width, 1, bias=True),
         )
-        self.out = nn.Conv3d(32, joints, 1)
+        self.out = nn.Conv3d(width, joints, 1)
 
-    def forward(
-        self, left: View, right: View, match_left: MatchingView, match_right: MatchingView
-    ) -> CoHeatmap:
-        """Masked features of both views; the reference network has no matching features."""
-        x = self.front(stereo_volume(left, right, self.disparities))
+    def forward(self, volume: Volume) -> CoHeatmap:
+        """Sizes are multiples of 2^levels."""
+        x = self.front(volume)
         kept = []
         for encoder, skip in zip(self.encoders, self.skips, strict=True):
             kept.append(skip(x))
@@ -125,6 +128,22 @@ class V2V(nn.Module):
             reversed(self.decoders), reversed(self.upsamplers), reversed(kept), strict=True
         ):
             x = upsampler(decoder(x)) + skipped
-        with torch.autocast(x.device.type, enabled=False):  # bf16 logits move joints by 4 mm
-            out: Tensor = self.out(self.back(x).float())
+        x = self.back(x)
+        with without_autocast(x):  # bf16 logits move joints by 4 mm
+            out: Tensor = self.out(x.float())
         return out
+
+
+class StereoV2V(nn.Module):
+    """V2V over the stereo volume of two views (paper III-B3)."""
+
+    def __init__(self, network: V2V, disparities: DisparityRange) -> None:
+        super().__init__()
+        self.network, self.disparities = network, disparities
+
+    def forward(
+        self, left: View, right: View, match_left: MatchingView, match_right: MatchingView
+    ) -> CoHeatmap:
+        """Masked features of both views; the reference network has no matching features."""
+        logits: Tensor = self.network(stereo_volume(left, right, self.disparities))
+        return logits

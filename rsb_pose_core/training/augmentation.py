@@ -5,6 +5,8 @@ position of the crops tells nothing about depth; a stereo flip swaps and mirrors
 Appearance: exposure, colour, noise, blur and occluding patches. uint8 and OpenCV throughout.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -16,7 +18,9 @@ from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.training.batches import StereoBatch
 
-STORED_CROP = 256  # pixels of the stored image that a crop without augmentation covers
+# Stored images have 288 pixels, of which a crop without augmentation covers the middle 256; images
+# of another size (432 for networks of 384) the same parts of theirs.
+STORED_SIDE, STORED_CROP = 288, 256
 Pair = dict[str, np.ndarray]
 
 
@@ -28,10 +32,12 @@ class Pairs(Protocol):
 
     def pair(self, index: int) -> Pair: ...
 
+    def name(self, index: int) -> str: ...
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random changes, in pixels of the stored image where they are lengths."""
+    """Ranges of the random changes; lengths are in pixels of stored images of 288."""
 
     shift_px: int = 10  # both views alike, and the rows
     right_shift_px: int = 14  # the right crop against the left
@@ -57,19 +63,27 @@ class Window:
     side: int
 
 
+def stored_side(input_size: int) -> int:
+    """Pixels of a stored image for a network's input: 288 up to 256, 432 for 384."""
+    return STORED_SIDE * max(input_size, STORED_CROP) // STORED_CROP
+
+
 def centred_window(image_side: int, right_shift: int = 0) -> Window:
-    """The window that pipelines see: the middle 256 pixels, the right one moved."""
-    margin = (image_side - STORED_CROP) // 2
-    return Window(margin, margin + right_shift, margin, STORED_CROP)
+    """The window that pipelines see: 8/9 of the image, the right one moved by stored pixels."""
+    side = image_side * STORED_CROP // STORED_SIDE
+    margin = (image_side - side) // 2
+    return Window(margin, margin + round(right_shift * image_side / STORED_SIDE), margin, side)
 
 
 def random_window(rng: np.random.Generator, image_side: int, ranges: Augmentation) -> Window:
     """A window of random size and place, the right view's column shifted by itself."""
-    side = round(STORED_CROP / rng.uniform(*ranges.scale))
+    grain = image_side / STORED_SIDE
+    side = round(STORED_CROP * grain / rng.uniform(*ranges.scale))
     corner = (image_side - side) // 2
     x, y = rng.integers(-ranges.shift_px, ranges.shift_px + 1, 2)
     right = rng.integers(-ranges.right_shift_px, ranges.right_shift_px + 1)
-    return Window(corner + int(x), corner + int(x + right), corner + int(y), side)
+    x, moved, y = (round(float(shift) * grain) for shift in (x, x + right, y))
+    return Window(corner + x, corner + moved, corner + y, side)
 
 
 def crop_pair(pair: Pair, window: Window, size: int) -> Pair:
@@ -194,7 +208,7 @@ def augment(
     return colour_pair(out, rng, ranges)
 
 
-def collate(pairs: list[Pair]) -> StereoBatch:
+def collate(pairs: Sequence[Pair], names: Sequence[str] = ()) -> StereoBatch:
     """Stack pairs of one size into a batch."""
     arrays = {name: np.stack([pair[name] for pair in pairs]) for name in pairs[0]}
     images = {
@@ -207,18 +221,32 @@ def collate(pairs: list[Pair]) -> StereoBatch:
         xyz_m=torch.from_numpy(arrays['xyz_m'].astype(np.float32)),
         visibility=torch.from_numpy(arrays['visibility'].astype(np.uint8)),
         calibration=StereoCalibration(*torch.from_numpy(arrays['calibration']).unbind(-1)),
+        names=tuple(names),
     )
 
 
 def training_batch(
-    pool: Pairs, indices: list[int], size: int, seed: tuple[int, ...], ranges: Augmentation
+    pool: Pairs,
+    indices: list[int],
+    size: int,
+    seed: tuple[int, ...],
+    ranges: Augmentation,
+    *,
+    first: int = 0,
+    executor: Executor | None = None,
 ) -> StereoBatch:
-    """An augmented batch, a function of its arguments alone."""
-    rngs = [np.random.default_rng((*seed, i)) for i in range(len(indices))]
-    pairs = [
-        augment(pool, index, size, rng, ranges) for index, rng in zip(indices, rngs, strict=True)
-    ]
-    return collate(pairs)
+    """An augmented batch, a function of its arguments alone.
+
+    Part of a batch is the same as in the whole one where `first` says at which place it begins;
+    `executor`, one of threads, makes pairs side by side.
+    """
+
+    def one(index: int, place: int) -> Pair:
+        return augment(pool, index, size, np.random.default_rng((*seed, place)), ranges)
+
+    places = range(first, first + len(indices))
+    side_by_side = map if executor is None else executor.map
+    return collate(list(side_by_side(one, indices, places)), [pool.name(i) for i in indices])
 
 
 def evaluation_batch(pool: Pairs, indices: list[int], size: int, jitter_px: int) -> StereoBatch:
@@ -229,4 +257,4 @@ def evaluation_batch(pool: Pairs, indices: list[int], size: int, jitter_px: int)
         rng = np.random.default_rng((7, index))
         shift = int(rng.integers(-jitter_px, jitter_px + 1))
         pairs.append(crop_pair(pair, centred_window(pair['left'].shape[0], shift), size))
-    return collate(pairs)
+    return collate(pairs, [pool.name(index) for index in indices])

@@ -1,5 +1,6 @@
 """What one training step sees."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from rsb_pose_core.calibration import StereoCalibration
 
 OUTSIDE_IMAGE = 3  # visibility code
+TENSORS = ('left', 'right', 'uv_left', 'uv_right', 'xyz_m', 'visibility')  # of a StereoBatch
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class StereoBatch:
     """Crops of both views in uint8 RGB and their labels in crop pixels.
 
     uv_left, uv_right: (B,J,2); xyz_m: (B,J,3) in the left optical frame; both may be NaN where a
-    joint has no label. visibility: (B,2,J), left then right, codes as in the shards.
+    joint has no label. visibility: (B,2,J), left then right, codes as in the shards. names: where
+    each pair comes from, such as its file and number; empty where nobody said.
     """
 
     left: UInt8[Tensor, 'batch 3 side side']
@@ -26,6 +29,7 @@ class StereoBatch:
     xyz_m: Float[Tensor, 'batch joints 3']
     visibility: UInt8[Tensor, 'batch 2 joints']
     calibration: StereoCalibration
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.left)
@@ -36,12 +40,34 @@ class StereoBatch:
 
     def to(self, device: torch.device) -> 'StereoBatch':
         """Copy to a device; images stay uint8 on the way."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ('left', 'right', 'uv_left', 'uv_right', 'xyz_m', 'visibility')
-        }
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in TENSORS}
         fields = (value.to(device) for value in self.calibration.fields())
         return replace(self, **moved, calibration=StereoCalibration(*fields))
+
+    def take(self, rows: Sequence[int]) -> 'StereoBatch':
+        """Some of the pairs."""
+        chosen = list(rows)
+        fields = (value[chosen] for value in self.calibration.fields())
+        return replace(
+            self,
+            **{name: getattr(self, name)[chosen] for name in TENSORS},
+            calibration=StereoCalibration(*fields),
+            names=tuple(self.names[row] for row in chosen) if self.names else (),
+        )
+
+    def name(self, row: int) -> str:
+        """What to call a pair in a message."""
+        return self.names[row] if self.names else f'pair {row} of the batch'
+
+    def unusable(self) -> list[str]:
+        """Names of pairs with an infinite label or a calibration that is not finite.
+
+        NaN labels are joints without a label and as they should be.
+        """
+        calibrated = torch.stack(self.calibration.fields(), -1).isfinite().all(-1)
+        labels = torch.cat([self.uv_left, self.uv_right, self.xyz_m], -1)
+        bad = ~calibrated | labels.isinf().flatten(1).any(1)
+        return [self.name(int(row)) for row in bad.nonzero().flatten()]
 
     def images(
         self,

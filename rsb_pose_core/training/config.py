@@ -1,28 +1,35 @@
 """What a training run does: one dataclass, one YAML file."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
 from rsb_pose_core.errors import ConfigError
+from rsb_pose_core.models import NETWORKS
 from rsb_pose_core.training.augmentation import Augmentation
 from rsb_pose_core.training.losses import LossWeights
 
 T = TypeVar('T')
 
+EPOCH_PAIRS = 15000  # of the paper's authors
+OPTIMIZERS = ('adam', 'adamw')
+SCHEDULES = ('cosine', 'constant')
+PRECISIONS = ('bf16', 'fp16', 'float32')
+
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the run. `share` is its part of the run's length (minutes or steps)."""
+    """A part of the run. `share` is its part of the run's length."""
 
     name: str
-    share: float
-    input_size: int = 256
-    batch_size: int = 16
-    volume: bool = True
+    share: float = 1.0
+    input_size: int = 0  # side of the crops in pixels; 0: the network's own
+    batch_size: int = 16  # of all processes together
+    volume: bool = True  # False: only the 2D heat maps
     lr_scale: float = 1.0
     losses: LossWeights = field(default_factory=LossWeights)
 
@@ -41,39 +48,74 @@ class Rendering:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A run of the trainer. Either `minutes` of training time or `steps` says how long it is."""
+    """A run of the trainer, as long as one of `epochs`, `steps` and `minutes` says."""
 
-    model: str
+    model: str  # of models.NETWORKS
     stages: tuple[Stage, ...]
     seed: int = 0
-    minutes: float | None = 60.0
+    epochs: float | None = None  # of 15000 pairs
     steps: int | None = None
+    minutes: float | None = None  # of training time
+    optimizer: str = 'adamw'  # or adam
     learning_rate: float = 1.2e-3
+    backbone_lr_scale: float = 1.0  # of the 2D backbone's learning rate
+    schedule: str = 'cosine'  # or constant
     final_learning_rate: float = 0.01  # part of learning_rate at the end of the cosine
     weight_decay: float = 0.02
     warmup_steps: int = 60  # at the start of each stage
     clip_norm: float = 5.0
-    ema_decay: float = 0.999
+    ema_decay: float = 0.999  # of the weights that are validated and exported; 0: no average
+    precision: str = 'bf16'  # or fp16 with scaled gradients, or float32
     rescan_minutes: float = 2.0
     save_minutes: float = 3.0
     validate_minutes: float = 10.0
     validate_pairs: int = 200
     validate_jitter_px: int = 12
-    max_pairs: int = 24000
+    max_pairs: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     rendering: Rendering = field(default_factory=Rendering)
 
     def __post_init__(self) -> None:
+        if self.model not in NETWORKS:
+            raise ConfigError(f'unknown model {self.model}; known are {", ".join(NETWORKS)}')
         if not self.stages:
             raise ConfigError('the configuration has no stages, expected at least one')
-        if (self.minutes is None) == (self.steps is None):
-            raise ConfigError('give the length of the run either as minutes or as steps')
+        lengths = [value for value in (self.epochs, self.steps, self.minutes) if value is not None]
+        if len(lengths) != 1 or lengths[0] <= 0:
+            raise ConfigError(
+                'give the length of the run, above 0, by one of epochs, steps and minutes'
+            )
+        for name, known in (
+            ('optimizer', OPTIMIZERS), ('schedule', SCHEDULES), ('precision', PRECISIONS),
+        ):  # fmt: skip
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f'{name} {getattr(self, name)}: expected one of {", ".join(known)}'
+                )
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f'ema_decay {self.ema_decay}: expected 0, or a value below 1')
+        own = NETWORKS[self.model].input_size
+        sized = tuple(replace(s, input_size=s.input_size or own) for s in self.stages)
+        object.__setattr__(self, 'stages', sized)
         for stage in self.stages:
             if stage.input_size % 32 or stage.share <= 0 or stage.batch_size < 2:
                 raise ConfigError(
                     f'stage {stage.name}: expected an input_size that is a multiple of 32, a '
                     f'share above 0 and a batch_size of at least 2'
                 )
+
+    @property
+    def largest_input(self) -> int:
+        """Side of the largest crops, in pixels."""
+        return max(stage.input_size for stage in self.stages)
+
+    def progress(self, *, step: int, pairs: int, seconds: float) -> float:
+        """0..1 of the run after so many steps, pairs and seconds of training."""
+        if self.epochs is not None:
+            return min(pairs / (self.epochs * EPOCH_PAIRS), 1.0)
+        if self.steps is not None:
+            return min(step / self.steps, 1.0)
+        return min(seconds / (60 * (self.minutes or 1.0)), 1.0)
 
     def stage_at(self, progress: float) -> int:
         """Index of the stage at 0..1 of the run."""
@@ -85,9 +127,23 @@ class TrainConfig:
                 return i
         return len(self.stages) - 1
 
+    def rate_at(self, progress: float, stage_index: int, stage_step: int) -> float:
+        """Learning rate at 0..1 of the run, warmed up at the start of each stage."""
+        scale = 1.0
+        if self.schedule == 'cosine':
+            cosine = 0.5 * (1 + math.cos(math.pi * progress))
+            scale = self.final_learning_rate + (1 - self.final_learning_rate) * cosine
+        warm = min(1.0, (stage_step + 1) / max(self.warmup_steps, 1))
+        return self.learning_rate * self.stages[stage_index].lr_scale * scale * warm
+
 
 def load_config(path: Path, **overrides: Any) -> TrainConfig:
     """Read a YAML file; `overrides` replace top-level values. Raises ConfigError."""
+    return read_settings(TrainConfig, path, **overrides)
+
+
+def read_settings(kind: type[T], path: Path, **overrides: Any) -> T:
+    """A dataclass of any stage from a YAML file. Raises ConfigError, one sentence."""
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -98,7 +154,7 @@ def load_config(path: Path, **overrides: Any) -> TrainConfig:
         raise ConfigError(f'{path}: not valid YAML ({str(error).splitlines()[0]})') from error
     if not isinstance(values, dict):
         raise ConfigError(f'{path}: expected a mapping of settings, got {type(values).__name__}')
-    return _build(TrainConfig, {**values, **overrides}, str(path))
+    return _build(kind, {**values, **overrides}, str(path))
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -106,27 +162,44 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     return asdict(config)
 
 
-def _build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+def _build(kind: type[T], values: Any, where: str) -> T:
     """A dataclass from plain values, nested ones too; unknown and missing names are errors."""
-    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(values, Mapping):
+        raise ConfigError(f'{where}: expected a mapping of settings, got {values!r}')
+    types = get_type_hints(kind)
+    known = [item.name for item in fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ConfigError(f'{where}: unknown setting {unknown[0]}; known are {", ".join(known)}')
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        if name == 'stages' and isinstance(value, (list, tuple)):
-            arguments[name] = tuple(_build(Stage, stage, f'{where}: stages') for stage in value)
-        elif name == 'losses':
-            arguments[name] = _build(LossWeights, value, f'{where}: losses')
-        elif name == 'augmentation':
-            arguments[name] = _build(Augmentation, value, f'{where}: augmentation')
-        elif name == 'rendering':
-            arguments[name] = _build(Rendering, value, f'{where}: rendering')
-        elif known[name].type in (float, float | None) and isinstance(value, int):
-            arguments[name] = float(value)
-        else:
-            arguments[name] = tuple(value) if isinstance(value, list) else value
+    arguments = {
+        name: _convert(types[name], value, f'{where}: {name}') for name, value in values.items()
+    }
     try:
         return kind(**arguments)
     except TypeError as error:
         raise ConfigError(f'{where}: {error}') from error
+    except ConfigError as error:
+        raise ConfigError(f'{where}: {error}') from error
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """A value of YAML as the type of a field wants it."""
+    choices = get_args(kind)
+    if is_dataclass(kind):
+        return _build(kind, value, where)  # type: ignore[arg-type]
+    if isinstance(value, (list, tuple)):
+        inner = choices[0] if choices else Any
+        return tuple(_convert(inner, item, where) for item in value)
+    if value is None and type(None) in choices:
+        return None
+    wanted = [choice for choice in choices if choice is not type(None)] or [kind]
+    if float in wanted and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-3 as text
+        except ValueError as error:
+            raise ConfigError(f'{where}: expected a number, got {value!r}') from error
+    plain = [choice for choice in wanted if isinstance(choice, type)]
+    if len(plain) == len(wanted) and type(value) not in plain:
+        names = ' or '.join(choice.__name__ for choice in plain)
+        raise ConfigError(f'{where}: expected {names}, got {value!r}')
+    return value

@@ -1,183 +1,274 @@
-"""Training of the Pose Transformer: Algorithm 1 on true poses, then on a network's estimates.
-
-Poses are relative to the root and in metres, in a camera's optical frame (y down).
-"""
+"""Stages `ppt` and `refiner`: the Pose Transformer on true poses by Algorithm 1, then on what a
+frozen network makes of pairs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
-from tqdm import tqdm
+from jaxtyping import Float
+from torch import Tensor
 
-from rsb_pose_core.errors import DataError
-from rsb_pose_core.geometry import triangulate_clamped
-from rsb_pose_core.models import PoseTransformer, co_keypoints
-from rsb_pose_core.models.pose_transformer import iterative_recovery
-from rsb_pose_core.skeleton import H36M_17
-from rsb_pose_core.synthesis.rotations import about_x, about_y
-from rsb_pose_core.training.augmentation import Augmentation, training_batch
+from rsb_pose_core.checkpoint import load_model, load_refiner, save_checkpoint, save_refiner
+from rsb_pose_core.errors import ConfigError, DataError
+from rsb_pose_core.models import PoseTransformer
+from rsb_pose_core.training.estimates import Estimates, cached_estimates
+from rsb_pose_core.training.loop import Schedule, optimize
+from rsb_pose_core.training.masking import iterative_recovery, random_mask
+from rsb_pose_core.training.motion import (
+    Poses,
+    PoseSet,
+    read_pose_set,
+    seen_from_random_cameras,
+)
 from rsb_pose_core.training.pool import PairPool
 
-Poses = Float[Tensor, 'poses joints 3']
-MASK_RATIOS = (0.1, 0.2, 0.3, 0.4)
+CASCADES = ('occ_mask', 'conf_mask', 'no_mask')  # of Table V
+CYCLED_RATIOS = (0.1, 0.2, 0.3, 0.4)  # of the authors' program, one a step
+VALIDATION_POSES_PER_RECORDING = 40
 
 
 @dataclass(frozen=True)
-class PriorConfig:
-    """One phase of the refiner's training."""
+class PptConfig(Schedule):
+    """Pre-training. The loss is Eq. (6) summed over the passes of Algorithm 1, as the authors do.
 
-    steps: int = 3000
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
-    warmup_steps: int = 100
-    rounds: int = 2  # T of Algorithm 1
-    kept_per_round: int = 2  # K
-    seed: int = 0
+    Every pass then learns from what it was given: the first from truth, the others from recovered
+    joints. With the last pass alone, the transformer would never learn the first step.
+    """
 
+    mask_ratio: float = 0.4
+    cycle_ratios: bool = False  # the authors' program masks 0.1, 0.2, 0.3, 0.4 in turn
+    times: int = 2  # T of Algorithm 1
+    kept: int = 2  # its K
+    relative: bool = True  # poses relative to the pelvis
+    concatenate: bool = False  # joint positions beside the embedding instead of added to it
+    use_root: bool = False  # also tell where the pelvis is
+    depth: int = 16  # blocks
+    drop_path: float = 0.1
+    prepared: tuple[str, ...] = ()  # patterns of .npz files with further true poses, xyz_m
 
-def read_poses(pool: PairPool | None, motion: Path | None) -> Poses:
-    """True poses of stored pairs and of an (N,17,3) .npy in metres, relative to the root."""
-    found: list[np.ndarray] = []
-    if pool is not None:
-        found += [pool.pair(index)['xyz_m'] for index in range(len(pool))]
-    poses = np.stack(found) if found else np.zeros((0, len(H36M_17), 3))
-    if motion is not None:
-        try:
-            extra = np.load(motion)
-        except (OSError, ValueError) as error:
-            raise DataError(f'{motion}: not a readable .npy of poses ({error})') from error
-        if extra.ndim != 3 or extra.shape[1:] != (len(H36M_17), 3):
-            raise DataError(
-                f'{motion}: shape {extra.shape}, expected (N, {len(H36M_17)}, 3) in metres; '
-                f'convert the poses to the skeleton {H36M_17.name}'
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.mask_ratio < 1 or self.times < 1 or self.kept < 1:
+            raise ConfigError(
+                f'mask_ratio {self.mask_ratio}, times {self.times}, kept {self.kept}: expected a '
+                f'ratio between 0 and 1 and at least 1; correct the configuration'
             )
-        poses = np.concatenate([poses, extra])
-    poses = poses[np.isfinite(poses).all((1, 2))].astype(np.float32)
-    if len(poses) == 0:
-        raise DataError('no complete poses to train on; give --data or --motion')
-    return torch.from_numpy(poses - poses[:, [H36M_17.root]])
 
+    def ratio(self, step: int) -> float:
+        """Share of joints to mask at a step."""
+        return CYCLED_RATIOS[step % len(CYCLED_RATIOS)] if self.cycle_ratios else self.mask_ratio
 
-def turn_poses(poses: Poses, generator: torch.Generator) -> Poses:
-    """Random view: turned about the vertical, tilted a little, scaled, half of them mirrored."""
-    count = len(poses)
-    yaw = 2 * torch.pi * torch.rand(count, generator=generator)
-    pitch = 0.25 * torch.randn(count, generator=generator)
-    turned = poses @ (about_x(pitch) @ about_y(yaw)).mT
-    turned = turned * (1 + 0.06 * torch.randn(count, 1, 1, generator=generator))
-    mirrored = turned[:, list(H36M_17.mirror)] * turned.new_tensor([-1.0, 1.0, 1.0])
-    chosen = torch.rand(count, 1, 1, generator=generator) < 0.5
-    return torch.where(chosen, mirrored, turned)
-
-
-def random_mask(
-    count: int, joints: int, ratio: float, generator: torch.Generator
-) -> Bool[Tensor, 'poses joints']:
-    """round(ratio * joints) joints of each pose, chosen at random."""
-    order = torch.rand(count, joints, generator=generator).argsort(1)
-    return order < round(ratio * joints)
-
-
-def pose_error(estimate: Poses, truth: Poses) -> Float[Tensor, '']:
-    """Mean distance of the joints: Eq. (6)."""
-    distance: Tensor = (estimate.float() - truth).norm(dim=-1)
-    return distance.mean()
-
-
-def pretrain(model: PoseTransformer, poses: Poses, config: PriorConfig) -> list[float]:
-    """Recover masked joints by Algorithm 1; every round's error counts. Returns the losses."""
-    generator = torch.Generator().manual_seed(config.seed)
-    padding = torch.zeros(3, device=poses.device)
-
-    def loss(step: int) -> Tensor:
-        chosen = torch.randint(len(poses), (config.batch_size,), generator=generator)
-        truth = turn_poses(poses[chosen], generator)
-        ratio = MASK_RATIOS[step % len(MASK_RATIOS)]
-        masked = random_mask(len(truth), truth.shape[1], ratio, generator)
-        recovered = iterative_recovery(
-            model, truth, masked, padding, config.rounds, config.kept_per_round
+    def build(self) -> PoseTransformer:
+        """A transformer with random weights."""
+        return PoseTransformer(
+            depth=self.depth,
+            drop_path=self.drop_path,
+            relative=self.relative,
+            concatenate=self.concatenate,
+            use_root=self.use_root,
         )
-        return torch.stack([pose_error(pose, truth) for pose in recovered]).sum()
-
-    return _optimize(model, loss, config, 'pretrain')
 
 
-def finetune(
-    model: PoseTransformer, initial: Poses, truth: Poses, config: PriorConfig
-) -> list[float]:
-    """From a network's absolute estimates to the true absolute poses, both in metres."""
-    generator = torch.Generator().manual_seed(config.seed)
+def run_ppt(
+    config: PptConfig, data: Path, out: Path, *, resume: bool, device: torch.device | str = 'cpu'
+) -> PoseTransformer:
+    """Pre-train on the training clips of a data folder; writes out/refiner.safetensors.
 
-    def loss(step: int) -> Tensor:
-        chosen = torch.randint(len(initial), (config.batch_size,), generator=generator)
-        return pose_error(model.refine(initial[chosen]), truth[chosen])
+    The held-out validation clips are measured at every save. Raises DataError where there is
+    nothing to train on or a loss is not a number.
+    """
+    poses = read_pose_set(data, 'train', config.prepared)
+    held_out = read_pose_set(data, 'val').evenly(VALIDATION_POSES_PER_RECORDING)
+    device = torch.device(device)
+    torch.manual_seed(config.seed)
+    transformer = config.build().to(device)
+    weights = poses.weights()
 
-    return _optimize(model, loss, config, 'finetune')
+    def backward(step: int, generator: torch.Generator) -> dict[str, float]:
+        chosen = torch.multinomial(
+            weights, config.batch_size, replacement=True, generator=generator
+        )
+        seen = seen_from_random_cameras(poses.poses[chosen], generator)
+        masked = random_mask(len(seen), seen.shape[1], config.ratio(step), generator)
+        truth, root = as_taken(transformer, seen.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            passes = list(
+                iterative_recovery(
+                    transformer, truth, masked.to(device), config.times, config.kept, root
+                )
+            )
+        errors = torch.stack([pose_errors(each.recovered, truth) for each in passes])  # T B
+        check_finite(errors.sum(0), poses.name, chosen, step)
+        errors.mean(1).sum().backward()
+        means = (1000 * errors.detach().mean(1)).tolist()
+        return {f'pass_{number}_mm': mean for number, mean in enumerate(means, 1)}
+
+    def export(step: int) -> dict[str, float]:
+        save_refiner(out / 'refiner.safetensors', transformer, {'stage': 'ppt', 'steps': step})
+        return {'val/restored_mm': 1000 * float(restoring_error(transformer, config, held_out))}
+
+    optimize(transformer, backward, config, out, name='ppt', resume=resume, export=export)
+    return transformer
+
+
+@dataclass(frozen=True)
+class RefinerConfig(Schedule):
+    """Refinement of a frozen network's estimates, the loss Eq. (6).
+
+    cascade: Table V's no_mask, occ_mask (joints labelled occluded are masked) or conf_mask.
+    """
+
+    steps: int = 1500
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    passes: int = 3  # over the pairs, augmented anew each time
+    max_pairs: int = 24000
+    cascade: str = 'no_mask'
+    relative: bool = True  # from here on only without a pre-trained transformer
+    concatenate: bool = False
+    use_root: bool = False
+    depth: int = 16
+    drop_path: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cascade not in CASCADES:
+            raise ConfigError(
+                f'cascade {self.cascade}: expected one of {", ".join(CASCADES)}; correct the '
+                f'configuration'
+            )
+
+    def build(self) -> PoseTransformer:
+        """A transformer that was not pre-trained."""
+        return PoseTransformer(
+            depth=self.depth,
+            drop_path=self.drop_path,
+            relative=self.relative,
+            concatenate=self.concatenate,
+            use_root=self.use_root,
+            use_confidence=self.cascade == 'conf_mask',
+        )
+
+
+def run_refiner(
+    config: RefinerConfig,
+    weights: Path,
+    data: str,
+    out: Path,
+    *,
+    refiner: Path | None = None,
+    resume: bool = False,
+    device: torch.device | str = 'cpu',
+) -> PoseTransformer:
+    """Train a Pose Transformer on what the network of `weights` says of training pairs.
+
+    data: pattern of the pairs' files; refiner: weights of run_ppt (without them it starts at
+    random). Writes out/model.safetensors, network and refiner together; the estimates are kept in
+    `out` and used again. Raises DataError and CheckpointError.
+    """
+    network, _, metadata = load_model(weights, device)
+    size = int(metadata.get('input_size', 256))
+    pool = PairPool(data, config.max_pairs, size)
+    if pool.scan() == 0:
+        raise DataError(f'no training pairs match {data}; correct --data, or render some')
+    found = cached_estimates(
+        out, weights, network, pool, size, passes=config.passes, device=device
+    ).complete()
+    torch.manual_seed(config.seed)
+    transformer = starting_transformer(config, refiner).to(device)
+
+    def export(step: int) -> dict[str, float]:
+        kept = {**metadata, 'refiner_stage': 'refiner', 'refiner_steps': step}
+        save_checkpoint(out / 'model.safetensors', network, kept, transformer)
+        return {}
+
+    train_refiner(transformer, config, found, out, pool.name, resume=resume, export=export)
+    return transformer
+
+
+def starting_transformer(config: RefinerConfig, refiner: Path | None) -> PoseTransformer:
+    """The pre-trained transformer of a file, or a new one; conf_mask adds its head."""
+    if refiner is None:
+        return config.build()
+    transformer, _ = load_refiner(refiner)
+    if config.cascade == 'conf_mask':
+        transformer.add_confidence_head()
+    return transformer
+
+
+def train_refiner(
+    transformer: PoseTransformer,
+    config: RefinerConfig,
+    found: Estimates,
+    out: Path,
+    name: Callable[[int], str],
+    *,
+    resume: bool = False,
+    export: Callable[[int], dict[str, float]] = lambda step: {},
+) -> None:
+    """The loop of run_refiner on complete estimates; `name` is of a pair by its number."""
+    device = next(transformer.parameters()).device
+
+    def backward(step: int, generator: torch.Generator) -> dict[str, float]:
+        chosen = torch.randint(len(found), (config.batch_size,), generator=generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            refined = refine(transformer, found.select(chosen), config.cascade)
+        errors = pose_errors(refined, found.truth_m[chosen].to(device))
+        check_finite(errors, name, found.numbers[chosen], step)
+        errors.mean().backward()
+        return {'refined_mm': 1000 * float(errors.detach().mean())}
+
+    optimize(transformer, backward, config, out, name='refiner', resume=resume, export=export)
+
+
+def refine(transformer: PoseTransformer, found: Estimates, cascade: str) -> Poses:
+    """Estimates refined by one of the cascade strategies of Table V."""
+    device = next(transformer.parameters()).device
+    return transformer.refine(
+        found.initial_m.to(device),
+        masked=found.occluded.to(device) if cascade == 'occ_mask' else None,
+        confidence=found.confidence.to(device) if cascade == 'conf_mask' else None,
+    )
+
+
+def as_taken(transformer: PoseTransformer, xyz_m: Poses) -> tuple[Poses, Float[Tensor, 'poses 3']]:
+    """Absolute poses as the transformer takes them, relative or not, and their roots."""
+    root = xyz_m[:, transformer.root]
+    return (xyz_m - root[:, None] if transformer.relative else xyz_m), root
+
+
+def pose_errors(estimate: Poses, truth: Poses) -> Float[Tensor, ' poses']:
+    """Mean distance of the joints of each pose, in the unit of the poses: Eq. (6)."""
+    distance: Tensor = (estimate.float() - truth).norm(dim=-1)
+    return distance.mean(1)
+
+
+def check_finite(
+    errors: Float[Tensor, ' poses'], name: Callable[[int], str], chosen: Tensor, step: int
+) -> None:
+    """Raise DataError with the name of the first chosen pose whose error is not a number."""
+    wrong = (~errors.isfinite()).nonzero()[:, 0].tolist()
+    if wrong:
+        raise DataError(
+            f'step {step + 1}: the loss of {len(wrong)} of {len(errors)} poses is not a number, '
+            f'first {name(int(chosen[wrong[0]]))}; look at the pose, or go on with --resume and a '
+            f'lower learning_rate (the last checkpoint is kept)'
+        )
 
 
 @torch.inference_mode()
-def initial_poses(
-    network: nn.Module,
-    pool: PairPool,
-    *,
-    passes: int,
-    input_size: int,
-    augmentation: Augmentation | None = None,
-    batch_size: int = 16,
-    bf16: bool = True,
-) -> tuple[Poses, Poses]:
-    """The network's estimates on augmented pairs and the truth, (N,17,3) in metres.
-
-    Pairs with a joint without a position are left out. Joints outside a crop stay in: what the
-    network makes of them is what the refiner has to mend.
-    """
-    ranges = augmentation or Augmentation()
-    found: list[tuple[Tensor, Tensor]] = []
-    network.eval()
-    starts = range(0, len(pool), batch_size)
-    for number, start in enumerate(tqdm([s for _ in range(passes) for s in starts])):
-        indices = list(range(start, min(start + batch_size, len(pool))))
-        batch = training_batch(pool, indices, input_size, (77, number), ranges)
-        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
-            heatmaps = network(*batch.images())
-        xyz = triangulate_clamped(co_keypoints(heatmaps).uvd, batch.calibration)
-        known = batch.xyz_m.isfinite().all(-1).all(-1)
-        found.append((xyz[known], batch.xyz_m[known]))
-    initial, truth = (torch.cat(parts).clone() for parts in zip(*found, strict=True))
-    return initial, truth
-
-
-def _optimize(
-    model: PoseTransformer, loss: Callable[[int], Tensor], config: PriorConfig, name: str
-) -> list[float]:
-    """AdamW with warm-up and cosine; bf16 halves the time on a CPU."""
-    torch.manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), config.learning_rate, weight_decay=config.weight_decay
+def restoring_error(
+    transformer: PoseTransformer, config: PptConfig, held_out: PoseSet
+) -> Float[Tensor, '']:
+    """Mean error in metres of the masked joints, after Algorithm 1 on poses never trained on."""
+    generator = torch.Generator().manual_seed(1)
+    seen = seen_from_random_cameras(held_out.poses, generator, vary_body=False)
+    masked = random_mask(len(seen), seen.shape[1], config.mask_ratio, generator)
+    device = next(transformer.parameters()).device
+    truth, root = as_taken(transformer.eval(), seen.to(device))
+    *_, last = iterative_recovery(
+        transformer, truth, masked.to(device), config.times, config.kept, root
     )
-
-    def factor(step: int) -> float:
-        warm = min(1.0, (step + 1) / config.warmup_steps)
-        return warm * 0.5 * (1 + float(np.cos(np.pi * step / config.steps)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    model.train()
-    losses: list[float] = []
-    for step in (bar := tqdm(range(config.steps), desc=name, mininterval=5.0)):
-        with torch.autocast('cpu', torch.bfloat16):
-            value = loss(step)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(value.item())
-        if step % 20 == 0:
-            bar.set_postfix_str(f'{1000 * np.mean(losses[-20:]):.1f} mm')
-    model.eval()
-    return losses
+    distance: Tensor = (last.recovered - truth).norm(dim=-1)[masked.to(device)]
+    return distance.mean()

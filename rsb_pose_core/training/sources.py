@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 
 from rsb_pose_core.errors import DataError
@@ -17,9 +17,10 @@ from rsb_pose_core.synthesis.shards import (
     Renderer,
     shard_arrays,
 )
-from rsb_pose_core.training.augmentation import Pair, training_batch
+from rsb_pose_core.training.augmentation import STORED_SIDE, Pair, stored_side, training_batch
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.config import TrainConfig
+from rsb_pose_core.training.distributed import Ranks, loader_threads
 from rsb_pose_core.training.pool import SHARD_ARRAYS, PairPool, ShuffledOrder
 
 Load = Callable[[], StereoBatch]
@@ -33,8 +34,8 @@ class BatchSource(Protocol):
         """Begin, or go on from a state(). Raises DataError where there is nothing to train on."""
 
     def take(self, count: int, size: int, step: int) -> Load:
-        """Reserve the next pairs for a step; the returned function makes the batch of `count`
-        crops of `size` pixels, in another thread and in the order of the calls."""
+        """Reserve the next `count` pairs for a step; the returned function makes this rank's part
+        of them, crops of `size` pixels, in another thread and in the order of the calls."""
 
     def rescan(self) -> int:
         """Look for more pairs; how many came."""
@@ -47,35 +48,50 @@ class BatchSource(Protocol):
 
 
 class ShardSource:
-    """Shuffled pairs of the shards that match a glob."""
+    """Shuffled pairs of the files that match a glob: one order for any number of ranks."""
 
-    def __init__(self, config: TrainConfig, pattern: str) -> None:
-        self.config = config
-        self.pool = PairPool(pattern, config.max_pairs)
+    def __init__(self, config: TrainConfig, pattern: str, ranks: Ranks | None = None) -> None:
+        self.config, self.ranks = config, ranks or Ranks()
+        self.pool = PairPool(pattern, config.max_pairs, config.largest_input)
         self.order = ShuffledOrder(config.seed, 0)
+        self._threads = ThreadPoolExecutor(loader_threads())
 
     def start(self, state: dict[str, Any] | None) -> None:
         if state is not None:
             for path in state['shards']:
                 self.pool.add(path)
             self.order.load_state(state['order'])
-        if self.pool.scan() or state is None:
+        if self._scan() or state is None:
             self.order.start_round(len(self.pool))
         if len(self.pool) == 0:
             raise DataError(
-                f'no training pairs match {self.pool.pattern}; render some or correct --data'
+                f'no training pairs match {self.pool.pattern}; correct --data, or make some with '
+                f'rsb-pose render or rsb-pose prepare'
             )
 
     def take(self, count: int, size: int, step: int) -> Load:
-        indices = self.order.take(count)
+        part = self.ranks.part(count)
+        indices = self.order.take(count)[part]
         seed, ranges = (self.config.seed, step), self.config.augmentation
-        return lambda: training_batch(self.pool, indices, size, seed, ranges)
+        return lambda: training_batch(
+            self.pool, indices, size, seed, ranges, first=part.start, executor=self._threads
+        )
 
     def rescan(self) -> int:
-        added = self.pool.scan()
+        added = self._scan()
         if added:
             self.order.start_round(len(self.pool))
         return added
+
+    def _scan(self) -> int:
+        """All ranks take in the files that the first one sees."""
+        before = len(self.pool)
+        if self.ranks.first:
+            self.pool.scan()
+        known = len(self.pool.paths)
+        for path in self.ranks.share(self.pool.paths)[known:]:
+            self.pool.add(path)
+        return len(self.pool) - before
 
     def state(self) -> dict[str, Any]:
         return {'order': self.order.state(), 'shards': list(self.pool.paths)}
@@ -89,18 +105,27 @@ class RenderedSource:
 
     They come in batches of config.rendering.pairs_at_once, the next one drawn in a thread while
     the pairs of the last are used; textures and people change every
-    config.rendering.batches_per_casting batches.
+    config.rendering.batches_per_casting batches. Each rank draws its own, of castings of its own.
     """
 
     def __init__(
-        self, config: TrainConfig, data: Path, device: str, make: MakeRenderer = make_renderer
+        self,
+        config: TrainConfig,
+        data: Path,
+        device: str,
+        make: MakeRenderer = make_renderer,
+        ranks: Ranks | None = None,
     ) -> None:
         """data: folder with motion/, hdri/ and so on; device: where to draw."""
         self.config, self.data, self.device, self.make = config, data, device, make
-        self._taken = 0
+        self.ranks = ranks or Ranks()
+        self._taken = 0  # by this rank
         self._seed = SEEDS['train'] + config.seed * SEEDS_OF_A_JOB
         self._casting = -1
         self._renderer: Renderer
+        side, plain = stored_side(config.largest_input), PairSpace()
+        margin = plain.margin * side // STORED_SIDE
+        self._space = replace(plain, crop_size=side, margin=margin)
         self._executor = ThreadPoolExecutor(1)
         # kernels that draw do not wait for those that train; results come back as arrays
         cuda = torch.device(device).type == 'cuda'
@@ -109,28 +134,31 @@ class RenderedSource:
 
     def start(self, state: dict[str, Any] | None) -> None:
         if state is not None:
-            self._taken = state['pairs']
+            self._taken = state['pairs'] // self.ranks.count
         self._batch(self._taken // self.config.rendering.pairs_at_once)  # complain at once
 
     def take(self, count: int, size: int, step: int) -> Load:
-        first, self._taken = self._taken, self._taken + count
-        return lambda: self._load(range(first, first + count), size, step)
+        part = self.ranks.part(count)
+        numbers = range(self._taken, self._taken + part.stop - part.start)
+        self._taken = numbers.stop
+        return lambda: self._load(numbers, part.start, size, step)
 
     def rescan(self) -> int:
         return 0
 
     def state(self) -> dict[str, Any]:
-        return {'pairs': self._taken}
+        return {'pairs': len(self)}
 
     def __len__(self) -> int:
-        return self._taken
+        return self._taken * self.ranks.count
 
-    def _load(self, numbers: range, size: int, step: int) -> StereoBatch:
+    def _load(self, numbers: range, first: int, size: int, step: int) -> StereoBatch:
         at_once = self.config.rendering.pairs_at_once
         pairs = [self._batch(number // at_once)[number % at_once] for number in numbers]
-        seed = (self.config.seed, step)
+        names = [f'pair {number} drawn by process {self.ranks.rank}' for number in numbers]
+        pool, seed = DrawnPairs(pairs, names), (self.config.seed, step)
         ranges = self.config.augmentation
-        return training_batch(DrawnPairs(pairs), list(range(len(pairs))), size, seed, ranges)
+        return training_batch(pool, list(range(len(pairs))), size, seed, ranges, first=first)
 
     def _batch(self, number: int) -> list[Pair]:
         """The pairs of a batch; the next one is begun, and those before it are forgotten."""
@@ -142,27 +170,34 @@ class RenderedSource:
         return self._drawn[number].result()
 
     def _draw(self, number: int) -> list[Pair]:
+        """Batch `number` of this rank."""
         rendering = self.config.rendering
-        casting, count = number // rendering.batches_per_casting, rendering.pairs_at_once
+        count, length = rendering.pairs_at_once, rendering.batches_per_casting
+        casting = number // length * self.ranks.count + self.ranks.rank
+        first = (casting * length + number % length) * count
         with torch.cuda.stream(self._stream):
             if casting != self._casting:
                 self._renderer = self.make(
-                    self.data, 'train', self._seed + casting, PairSpace(), self.device
+                    self.data, 'train', self._seed + casting, self._space, self.device
                 )
                 self._casting = casting
-            arrays = shard_arrays(self._renderer.batch(count, self._seed, number * count))
+            arrays = shard_arrays(self._renderer.batch(count, self._seed, first))
         return [{name: arrays[name][i] for name in SHARD_ARRAYS} for i in range(count)]
 
 
 class DrawnPairs:
     """Pairs in memory, as PairPool hands them out."""
 
-    def __init__(self, pairs: list[dict[str, np.ndarray]]) -> None:
-        self._pairs = pairs
+    def __init__(self, pairs: list[Pair], names: list[str]) -> None:
+        self._pairs, self._names = pairs, names
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def pair(self, index: int) -> dict[str, np.ndarray]:
+    def pair(self, index: int) -> Pair:
         """Arrays of one pair by name."""
         return self._pairs[index]
+
+    def name(self, index: int) -> str:
+        """Where a pair comes from."""
+        return self._names[index]

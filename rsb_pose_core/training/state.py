@@ -1,8 +1,9 @@
-"""Moving averages, optimizer groups and the file a run resumes from."""
+"""Moving averages, optimizers and the file a run resumes from."""
 
 import ctypes
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rsb_pose_core.errors import DataError
+from rsb_pose_core.models.system import PoseSystem
+from rsb_pose_core.training.config import TrainConfig
 
 
 class MovingAverage:
@@ -53,6 +56,56 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.
         {'params': plain, 'weight_decay': 0.0},
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def make_optimizer(system: PoseSystem, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW; each group has an 'lr_scale', which the backbone's differ in.
+
+    Norms and biases do not decay.
+    """
+    backbone = {id(p) for p in system.method.get_submodule('trunk').parameters()}
+    groups: list[dict[str, Any]] = []
+    for in_backbone in (True, False):
+        for decays in (True, False):
+            chosen = [
+                p
+                for p in system.parameters()
+                if (id(p) in backbone) == in_backbone and (p.ndim > 1) == decays
+            ]
+            if chosen:
+                groups.append(
+                    {
+                        'params': chosen,
+                        'weight_decay': config.weight_decay if decays else 0.0,
+                        'lr_scale': config.backbone_lr_scale if in_backbone else 1.0,
+                    }
+                )
+    if config.optimizer == 'adam':
+        return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Of the generators that dropout and the like draw from."""
+    state = {'cpu': torch.get_rng_state()}
+    if device.type == 'cuda':
+        state['cuda'] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Go on from a random_state()."""
+    torch.set_rng_state(state['cpu'].cpu())
+    if device.type == 'cuda' and 'cuda' in state:
+        torch.cuda.set_rng_state(state['cuda'].cpu(), device)
+
+
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name of a tensor that has a NaN or an infinity; None where all is well."""
+    for name, value in tensors:
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            return name
+    return None
 
 
 def save_state(path: Path, state: dict[str, Tensor | Any]) -> None:

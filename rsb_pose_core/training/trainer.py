@@ -1,45 +1,67 @@
 """The training loop: stages, averages, validation, and a state to resume from."""
 
 import json
-import math
-import signal
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+from torch.nn.parallel import DistributedDataParallel
 
 from rsb_pose_core.checkpoint import save_checkpoint
-from rsb_pose_core.errors import DataError
-from rsb_pose_core.models import NETWORKS, Network
+from rsb_pose_core.errors import ConfigError, DataError, RsbPoseError
+from rsb_pose_core.models import Network
+from rsb_pose_core.models.system import PoseSystem
+from rsb_pose_core.training.augmentation import evaluation_batch
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.config import TrainConfig, config_to_dict
+from rsb_pose_core.training.distributed import Ranks
 from rsb_pose_core.training.evaluation import evaluate, table
-from rsb_pose_core.training.losses import stereo_losses
+from rsb_pose_core.training.guard import (
+    PATIENCE,
+    diverged,
+    no_gradients,
+    unusable_batch,
+    why_not_finite,
+)
+from rsb_pose_core.training.loop import stop_signals
+from rsb_pose_core.training.monitor import Monitor, first_volume_norm
+from rsb_pose_core.training.objective import Objective, build_model
+from rsb_pose_core.training.pictures import prediction_sheet
 from rsb_pose_core.training.pool import PairPool
 from rsb_pose_core.training.sources import BatchSource
-from rsb_pose_core.training.state import MovingAverage, adamw, load_state, save_state
+from rsb_pose_core.training.state import (
+    MovingAverage,
+    load_state,
+    make_optimizer,
+    not_finite,
+    random_state,
+    save_state,
+    set_random_state,
+)
 
 LOG_EVERY = 20  # steps
+PAIRS_SHOWN = 4
+COUNTERS = ('step', 'seconds', 'pairs_seen', 'stage_index', 'stage_step', 'skipped')
 
 
-def build_model(name: str) -> Network:
-    """A network by its name in a configuration: 'lite', 'rsb-pose-resnet50', ...."""
-    if name not in NETWORKS:
-        raise DataError(f'unknown model {name}; known are {", ".join(NETWORKS)}')
-    return NETWORKS[name].build()
+@dataclass(frozen=True)
+class Pending:
+    """A batch that is being made, and its stage."""
+
+    stage_index: int
+    batch: 'Future[StereoBatch]'
 
 
 class Trainer:
-    """One run in one directory: last.pt, model.safetensors, log.jsonl, TensorBoard events."""
+    """One run in one directory: last.pt, model.safetensors, log.jsonl, TensorBoard events.
+
+    With several ranks each has a trainer; the first one validates, logs and saves.
+    """
 
     def __init__(
         self,
@@ -50,22 +72,43 @@ class Trainer:
         *,
         device: torch.device,
         resume: bool = False,
+        system: PoseSystem | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        """system: what to train, as build_system() makes it; fresh weights by default."""
         torch.manual_seed(config.seed)
         self.config, self.out, self.device = config, out, device
+        self.ranks = ranks or Ranks()
+        self.monitor = Monitor(out, self.ranks.first)
         out.mkdir(parents=True, exist_ok=True)
-        self.model = build_model(config.model).to(device).train()
-        self.average = MovingAverage(self.model, config.ema_decay)
-        self.averaged_model = deepcopy(self.model).eval()
-        self.optimizer = adamw(self.model, config.learning_rate, config.weight_decay)
+        model = (system or PoseSystem(build_model(config.model))).to(device).train()
+        _check_stages(config, model, self.ranks)
+        self.averaged_model = deepcopy(model).eval()
+        self.volume_norm = first_volume_norm(model)
+        if self.ranks.count > 1 and device.type == 'cuda':
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.model: PoseSystem = model
+        self.average = MovingAverage(model, config.ema_decay)
+        self.optimizer = make_optimizer(model, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == 'fp16')
+        self.objective = Objective(model, config.precision)
+        self._step_module: nn.Module = self.objective
+        if self.ranks.count > 1:  # stages and switches leave parameters unused
+            self._step_module = DistributedDataParallel(
+                self.objective, find_unused_parameters=True
+            )
+        torch.manual_seed(config.seed + self.ranks.rank)
         self.step, self.seconds, self.pairs_seen = 0, 0.0, 0
-        self.stage_index, self.stage_step = 0, 0
+        self.stage_index, self.stage_step, self.skipped = 0, 0, 0
         self.source = source
         source.start(self._load() if resume else None)
         self._pending_state = source.state()
+        self._last_done = dict.fromkeys(('rescan', 'save', 'validate'), self.seconds)
         self.validation_pool: PairPool | None = None
-        if validation is not None:
-            self.validation_pool = PairPool(validation, config.validate_pairs)
+        if validation is not None and self.ranks.first:
+            self.validation_pool = PairPool(
+                validation, config.validate_pairs, config.largest_input
+            )
             if self.validation_pool.scan() == 0:
                 raise DataError(f'no validation pairs match {validation}; correct --val')
         self._stop = False
@@ -73,105 +116,105 @@ class Trainer:
     @property
     def progress(self) -> float:
         """0..1 of the run."""
-        if self.config.steps is not None:
-            return min(self.step / self.config.steps, 1.0)
-        return min(self.seconds / (60 * (self.config.minutes or 1.0)), 1.0)
-
-    def learning_rate(self) -> float:
-        """Cosine over the run, warmed up at the start of each stage."""
-        c = self.config
-        cosine = 0.5 * (1 + math.cos(math.pi * self.progress))
-        scale = c.final_learning_rate + (1 - c.final_learning_rate) * cosine
-        warm = min(1.0, (self.stage_step + 1) / max(c.warmup_steps, 1))
-        return c.learning_rate * c.stages[self.stage_index].lr_scale * scale * warm
+        return self.config.progress(step=self.step, pairs=self.pairs_seen, seconds=self.seconds)
 
     def run(self) -> None:
-        """Train to the end of the schedule, or until SIGINT or SIGTERM asks to stop."""
-        writer = SummaryWriter(str(self.out))
-        saved = validated = scanned = time.monotonic()
-        total = self.config.steps if self.config.steps is not None else None
-        bar = tqdm(total=total, initial=self.step, unit='step', mininterval=5.0, smoothing=0.02)
-        with self._signals(), ThreadPoolExecutor(1) as executor:
-            pending = self._prefetch(executor)
-            while self.progress < 1 and not self._stop:
-                started = time.monotonic()
-                batch = pending.result()
-                waited = time.monotonic() - started
-                if started - scanned > 60 * self.config.rescan_minutes:
-                    scanned = started
-                    self._rescan()
-                self.step += 1  # the next batch belongs to the next step
-                pending = self._prefetch(executor)
-                self.step -= 1
-                terms = self.train_step(batch.to(self.device))
-                now = time.monotonic()
-                self.seconds += now - started
-                bar.update()
-                if self.step % LOG_EVERY == 0:
-                    self._log_step(writer, bar, terms, len(batch) / (now - started), waited)
-                if now - validated > 60 * self.config.validate_minutes:
-                    self.validate(writer)
-                    validated = time.monotonic()
-                if now - saved > 60 * self.config.save_minutes:
+        """Train to the end of the schedule, or until SIGINT or SIGTERM asks to stop.
+
+        A batch, loss or weights that are not finite raise DataError and leave last.pt as it is.
+        """
+        with (
+            self.monitor.running(self.progress),
+            stop_signals() as asked,
+            ThreadPoolExecutor(1) as executor,
+        ):
+            pending = self._prefetch(executor, self.step, self.progress)
+            while self._goes_on(bool(asked)):
+                if self._due('save', self.config.save_minutes):
                     self.save()
-                    saved = time.monotonic()
+                if self._due('validate', self.config.validate_minutes):
+                    self.validate()
+                if self._due('rescan', self.config.rescan_minutes):
+                    self._rescan()
+                started = time.monotonic()
+                batch = self._arrived(pending)
+                waited = time.monotonic() - started
+                self._enter(pending.stage_index)
+                pending = self._prefetch_next(executor, batch)
+                terms = self.train_step(batch.to(self.device))
+                took = time.monotonic() - started
+                if self.ranks.first:
+                    self.seconds += took
+                self.monitor.advance(self.progress)
+                if self.step % LOG_EVERY == 0:
+                    self._log_step(terms, len(batch) * self.ranks.count / took, waited)
             self.save()
-            pending.cancel()
-        if not self._stop:
-            self.validate(writer)
-        bar.close()
-        writer.close()
+            pending.batch.cancel()
+            if not self._stop:
+                self.validate()
 
     def train_step(self, batch: StereoBatch) -> dict[str, torch.Tensor]:
         """One step of the optimizer; returns the weighted loss terms and the gradient's norm."""
-        stage_index = self.config.stage_at(self.progress)
-        if stage_index != self.stage_index:
-            self.stage_index, self.stage_step = stage_index, 0
-        stage = self.config.stages[stage_index]
+        config, stage = self.config, self.config.stages[self.stage_index]
+        rate = config.rate_at(self.progress, self.stage_index, self.stage_step)
         for group in self.optimizer.param_groups:
-            group['lr'] = self.learning_rate()
-        with torch.autocast(self.device.type, torch.bfloat16):
-            heatmaps = self.model(*batch.images(), volume=stage.volume)
-        terms = stereo_losses(heatmaps, batch, stage.losses)
+            group['lr'] = rate * group['lr_scale']
+        terms = self._step_module(batch, stage)
+        loss = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        if bool(norm.isfinite()):
-            self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        loss_counts, step_counts = torch.stack([loss.isfinite(), norm.isfinite()]).tolist()
+        problem = None
+        if not loss_counts:
+            problem = why_not_finite(self.objective, batch, stage, self.step, config.precision)
+        self.skipped = 0 if step_counts else self.skipped + 1
+        if self.skipped >= PATIENCE:
+            problem = problem or no_gradients(self.step, config.precision)
+        self.ranks.stop_together(problem)
+        if step_counts:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.average.update(self.model)
         self.step += 1
         self.stage_step += 1
-        self.pairs_seen += len(batch)
+        self.pairs_seen += len(batch) * self.ranks.count
         return {**{name: term.detach() for name, term in terms.items()}, 'gradient_norm': norm}
 
-    def validate(self, writer: SummaryWriter | None = None) -> dict[str, dict[str, float]]:
-        """Errors of the averaged weights on the validation pairs; exports them as well."""
+    def validate(self) -> dict[str, dict[str, float]]:
+        """Errors of the averaged weights on the validation pairs; exports them as well.
+
+        Nothing, on other ranks than the first.
+        """
+        if not self.ranks.first:
+            return {}
         self.averaged_model.load_state_dict(self.average.values)
         results: dict[str, dict[str, float]] = {}
         size = self.config.stages[self.stage_index].input_size
         if self.validation_pool is not None:
             for name, jitter in (('centred', 0), ('jittered', self.config.validate_jitter_px)):
                 found = evaluate(
-                    self.averaged_model,
+                    self.averaged_model.method,
                     self.validation_pool,
                     input_size=size,
                     jitter_px=jitter,
                     limit=self.config.validate_pairs,
                     device=self.device,
-                    bf16=True,
+                    bf16=self.config.precision == 'bf16',
+                    refiner=self.averaged_model.refiner,
                 )
-                tqdm.write(table(found, f'step {self.step} {size}px {name}'))
-                results |= {f'{name}_{method}': values for method, values in found.items()}
+                self.monitor.say(table(found, f'step {self.step} {size}px {name}'))
+                results |= {f'{name}_{stage}': values for stage, values in found.items()}
+            self._show_predictions(self.validation_pool, size)
         for group, values in results.items():
-            for name, value in values.items():
-                if writer is not None:
-                    writer.add_scalar(f'{group}/{name}', value, self.step)
-        self._write_log({'kind': 'validation', 'input_size': size, **results})
+            self.monitor.scalars(group, values, self.step)
+        self._log({'kind': 'validation', 'input_size': size, **results})
         self.export(results)
         return results
 
     def export(self, results: dict[str, dict[str, float]]) -> None:
-        """Write the averaged weights to model.safetensors."""
+        """Write the averaged weights to model.safetensors, those of the refiner beside them."""
         self.averaged_model.load_state_dict(self.average.values)
         metadata = {
             'model': self.config.model,
@@ -182,10 +225,23 @@ class Trainer:
             'seed': self.config.seed,
             'validation': json.dumps(results),
         }
-        save_checkpoint(self.out / 'model.safetensors', self.averaged_model, metadata)
+        save_checkpoint(
+            self.out / 'model.safetensors',
+            cast(Network, self.averaged_model.method),
+            metadata,
+            self.averaged_model.refiner,
+        )
 
     def save(self) -> None:
-        """Write last.pt, from which the run continues exactly."""
+        """Write last.pt, from which the run continues exactly.
+
+        DataError where weights are not finite: the last.pt before them stays.
+        """
+        broken = not_finite(self.model.state_dict().items())
+        self.ranks.stop_together(None if broken is None else diverged(self.step, broken))
+        random = self.ranks.gather(random_state(self.device))
+        if not self.ranks.first:
+            return
         save_state(
             self.out / 'last.pt',
             {
@@ -193,15 +249,10 @@ class Trainer:
                 'model': self.model.state_dict(),
                 'average': self.average.state(),
                 'optimizer': self.optimizer.state_dict(),
-                'counters': {
-                    'step': self.step,
-                    'seconds': self.seconds,
-                    'pairs_seen': self.pairs_seen,
-                    'stage_index': self.stage_index,
-                    'stage_step': self.stage_step,
-                },
+                'scaler': self.scaler.state_dict(),
+                'counters': {name: getattr(self, name) for name in COUNTERS},
                 'source': self._pending_state,
-                'random': torch.get_rng_state(),
+                'random': random,
             },
         )
 
@@ -213,65 +264,117 @@ class Trainer:
                 f'{self.out}: the run is of model {state["config"]["model"]}, the configuration '
                 f'says {self.config.model}; give another --out'
             )
+        if set(state['model']) != set(self.model.state_dict()):
+            raise DataError(
+                f'{self.out}: the run was begun with another refiner or by another version; '
+                f'give the options of its first command, or another --out'
+            )
         self.model.load_state_dict(state['model'])
         self.average.load_state(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
+        self.scaler.load_state_dict(state['scaler'])
         for name, value in state['counters'].items():
             setattr(self, name, value)
-        torch.set_rng_state(state['random'].cpu())
+        if len(state['random']) == self.ranks.count:
+            set_random_state(state['random'][self.ranks.rank], self.device)
+        else:
+            self.monitor.say(
+                f'the run was of {len(state["random"])} processes, now it is of '
+                f'{self.ranks.count}: it goes on, but not as it would have'
+            )
         source: dict[str, Any] = state['source']
         return source
 
-    def _prefetch(self, executor: ThreadPoolExecutor) -> 'Future[StereoBatch]':
+    # ---- of a step ----
+
+    def _goes_on(self, asked: bool) -> bool:
+        """Whether there is another step: ranks agree about time and about being asked to stop."""
+        stop, self.seconds = self.ranks.maximum(
+            float(asked or self._stop), self.seconds if self.ranks.first else 0.0
+        )
+        self._stop = stop > 0
+        return self.progress < 1 and not self._stop
+
+    def _due(self, what: str, minutes: float) -> bool:
+        """Whether so many minutes of training went by since it was last done."""
+        if self.seconds - self._last_done[what] <= 60 * minutes:
+            return False
+        self._last_done[what] = self.seconds
+        return True
+
+    def _prefetch(self, executor: Executor, step: int, progress: float) -> Pending:
+        """Begin to make the batch of a step."""
         self._pending_state = self.source.state()
-        stage = self.config.stages[self.config.stage_at(self.progress)]
-        load = self.source.take(stage.batch_size, stage.input_size, self.step)
-        return executor.submit(load)
+        index = self.config.stage_at(progress)
+        stage = self.config.stages[index]
+        load = self.source.take(stage.batch_size, stage.input_size, step)
+        return Pending(index, executor.submit(load))
+
+    def _prefetch_next(self, executor: Executor, batch: StereoBatch) -> Pending:
+        """Begin to make the batch of the step after that of `batch`."""
+        pairs = self.pairs_seen + len(batch) * self.ranks.count
+        step = self.step + 1
+        progress = self.config.progress(step=step, pairs=pairs, seconds=self.seconds)
+        return self._prefetch(executor, step, progress)
+
+    def _arrived(self, pending: Pending) -> StereoBatch:
+        """A batch that can be trained on; all ranks end where one has none."""
+        batch, problem = None, None
+        try:
+            batch = pending.batch.result()
+            problem = unusable_batch(batch)
+        except RsbPoseError as error:
+            problem = str(error)
+        self.ranks.stop_together(problem)
+        assert batch is not None
+        return batch
+
+    def _enter(self, stage_index: int) -> None:
+        if stage_index != self.stage_index:
+            self.stage_index, self.stage_step = stage_index, 0
 
     def _rescan(self) -> None:
         added = self.source.rescan()
         if added:
-            tqdm.write(f'{added} new pairs, {len(self.source)} in all')
+            self.monitor.say(f'{added} new pairs, {len(self.source)} in all')
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run after the current step."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._stop = True
-
-        previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    # ---- for people ----
 
     def _log_step(
-        self,
-        writer: SummaryWriter,
-        bar: 'tqdm[Any]',
-        terms: dict[str, torch.Tensor],
-        pairs_per_second: float,
-        waited: float,
+        self, terms: dict[str, torch.Tensor], pairs_per_second: float, waited: float
     ) -> None:
-        values = {name: float(term) for name, term in terms.items()}
-        left = self.seconds * (1 / max(self.progress, 1e-6) - 1)
-        bar.set_postfix_str(
-            f'{self.config.stages[self.stage_index].name} {pairs_per_second:.1f} pairs/s '
-            f'ETA {left / 60:.0f} min ' + ' '.join(f'{k} {v:.3f}' for k, v in values.items())
-        )
+        """Figures of a step; the terms are means over the ranks."""
+        means = self.ranks.mean(torch.stack(list(terms.values())).float()).tolist()
+        values = dict(zip(terms, means, strict=True))
+        words = ' '.join(f'{name} {value:.3f}' for name, value in values.items())
+        stage = self.config.stages[self.stage_index].name
+        self.monitor.describe(f'step {self.step} {stage} {pairs_per_second:.1f} pairs/s {words}')
+        rates = [group['lr'] for group in self.optimizer.param_groups]
         values |= {
-            'learning_rate': self.optimizer.param_groups[0]['lr'],
+            'learning_rate': max(rates),
+            'learning_rate_backbone': rates[0],
             'pairs_per_second': pairs_per_second,
             'waited_s': waited,
         }
-        for name, value in values.items():
-            writer.add_scalar(f'train/{name}', value, self.step)
+        if self.volume_norm is not None:
+            variance = self.model.get_buffer(f'{self.volume_norm}.running_var')
+            values['volume_norm_variance'] = float(variance.mean())
+        if self.scaler.is_enabled():
+            values['gradient_scale'] = self.scaler.get_scale()
+        self.monitor.scalars('train', values, self.step)
         if self.step % (5 * LOG_EVERY) == 0:
-            self._write_log({'kind': 'train', **values})
+            self._log({'kind': 'train', **values})
 
-    def _write_log(self, record: dict[str, Any]) -> None:
+    @torch.inference_mode()
+    def _show_predictions(self, pool: PairPool, size: int) -> None:
+        """A picture of what the averaged weights make of some validation pairs."""
+        count = min(PAIRS_SHOWN, len(pool))
+        chosen = [number * len(pool) // count for number in range(count)]
+        batch = evaluation_batch(pool, chosen, size, 0).to(self.device)
+        system = self.averaged_model(*batch.images(), batch.calibration)
+        self.monitor.picture('predictions', prediction_sheet(system.final.xyz_m, batch), self.step)
+
+    def _log(self, record: dict[str, Any]) -> None:
         counters = {
             'step': self.step,
             'pairs_seen': self.pairs_seen,
@@ -279,5 +382,15 @@ class Trainer:
             'minutes': round(self.seconds / 60, 2),
             'stage': self.config.stages[self.stage_index].name,
         }
-        with (self.out / 'log.jsonl').open('a') as log:
-            log.write(json.dumps({**counters, **record}) + '\n')
+        self.monitor.log({**counters, **record})
+
+
+def _check_stages(config: TrainConfig, system: PoseSystem, ranks: Ranks) -> None:
+    """ConfigError where a stage cannot be trained with this system or by so many processes."""
+    for stage in config.stages:
+        ranks.part(stage.batch_size)
+        if stage.losses.refined_mpjpe and system.refiner is None:
+            raise ConfigError(
+                f'stage {stage.name} trains a refiner, and there is none; give --refiner FILE of '
+                f'rsb-pose train ppt, or --refiner fresh'
+            )

@@ -1,21 +1,29 @@
 """Every loss term against a plain float64 reference."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from rsb_pose_core.calibration import StereoCalibration
+from rsb_pose_core.errors import ConfigError
 from rsb_pose_core.geometry import project
+from rsb_pose_core.models.algebraic import WeightedHeatmaps
 from rsb_pose_core.models.rsb_pose import StereoHeatmaps, crop_to_heatmap
 from rsb_pose_core.models.soft_argmax import map_moments, volume_moments
 from rsb_pose_core.models.stereo_volume import DisparityRange
+from rsb_pose_core.models.volumetric import Cube, VolumeHeatmaps, about_vertical
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.losses import (
     LossWeights,
     corner_cross_entropy,
     masked_mean,
+    method_losses,
     nearest_cell_cross_entropy,
+    pose_terms,
+    refined_loss,
+    soft_squared_error,
     stereo_losses,
     triangulate_clamped,
 )
@@ -188,3 +196,128 @@ def test_without_a_volume_only_the_2d_terms_remain() -> None:
         'heatmap_ce',
         'heatmap_l1',
     }
+
+
+# ---- the rivals, and the refiner ----
+
+
+def volume_output(dtype: torch.dtype = torch.float32) -> tuple[StereoBatch, VolumeHeatmaps]:
+    """A turned cube whose centre is off the first joint."""
+    batch, heatmaps = batch_and_heatmaps()
+    cube = Cube(
+        torch.tensor([[0.12, 0.15, 2.05]], dtype=dtype),
+        about_vertical(torch.tensor([0.4], dtype=dtype)),
+        side_m=0.8,
+        cells=8,
+    )
+    maps = heatmaps.heatmap_left.to(dtype), heatmaps.heatmap_right.to(dtype)
+    return batch, VolumeHeatmaps(*maps, random_logits(1, 3, 8, 8, 8).to(dtype), cube)
+
+
+def test_volume_t_s_terms_are_those_of_the_cell_and_the_metres_of_its_joint() -> None:
+    batch, output = volume_output()
+    weights = LossWeights(heatmap_ce=0.0, heatmap_l1=0.0, volume_svf=0.01, pose_l1_m=2.0)
+    terms = method_losses(output, batch, weights)
+    assert set(terms) == {'volume_svf', 'pose_l1_m'}
+    # by hand: cells count from the cube's low corner, along axes turned by 0.4 about y
+    assert output.volume is not None
+    p = torch.softmax(output.volume[0, 0].double().flatten(), 0).view(8, 8, 8)
+    cosine, sine = math.cos(0.4), math.sin(0.4)
+    dx, dy, dz = 0.1 - 0.12, 0.2 - 0.15, 2.0 - 2.05
+    x, y, z = (
+        (v + 0.4) / 0.1 - 0.5 for v in (cosine * dx - sine * dz, dy, sine * dx + cosine * dz)
+    )
+    nearest = -math.log(float(p[round(z), round(y), round(x)]))
+    assert terms['volume_svf'].item() == pytest.approx(0.01 * nearest, rel=1e-5)
+    steps = torch.arange(8).double()
+    mx, my, mz = (
+        float((p.sum(axes) * steps).sum() + 0.5) * 0.1 - 0.4 for axes in ((0, 1), (0, 2), (1, 2))
+    )
+    found = (cosine * mx + sine * mz + 0.12, my + 0.15, -sine * mx + cosine * mz + 2.05)
+    l1 = sum(abs(a - b) for a, b in zip(found, (0.1, 0.2, 2.0), strict=True))
+    assert terms['pose_l1_m'].item() == pytest.approx(2.0 * l1, rel=1e-4)
+
+
+def test_soft_squared_error_is_flat_beyond_20_cm() -> None:
+    error = torch.tensor([[[0.03, 0.0, 0.06], [0.2, 0.2, 0.2], [2.0, 2.0, 2.0]]])
+    expected = [(9 + 36) / 3, 400.0, 40000.0**0.1 * 400.0**0.9]
+    assert soft_squared_error(error)[0].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_algebraic_t_s_term_is_that_of_its_triangulated_joint() -> None:
+    batch, heatmaps = batch_and_heatmaps()
+    weights = torch.tensor([[0.8, 0.2]]).expand(1, 3, 2)
+    output = WeightedHeatmaps(heatmaps.heatmap_left, heatmaps.heatmap_right, weights)
+    terms = method_losses(output, batch, LossWeights(0.0, 0.0, pose_soft_mse=3.0))
+    error = output.estimate(batch.calibration).xyz_m[:, :1] - batch.xyz_m[:, :1]
+    assert terms['pose_soft_mse'].item() == pytest.approx(
+        3 * soft_squared_error(error.abs()).item(), rel=1e-5
+    )
+
+
+def test_refined_loss_is_the_mean_distance_of_joints_with_a_label() -> None:
+    batch, _ = batch_and_heatmaps()
+    refined = torch.nan_to_num(batch.xyz_m) + torch.tensor(
+        [[[0.3, 0.0, 0.4], [0.0, 0.1, 0.0], [1.0, 1.0, 1.0]]]
+    )
+    refined.requires_grad_()
+    loss = refined_loss(refined, batch)
+    loss.backward()
+    assert loss.item() == pytest.approx((0.5 + 0.1) / 2, rel=1e-5)  # though one is out of view
+    assert refined.grad is not None
+    assert refined.grad[0, 2].tolist() == [0.0, 0.0, 0.0]
+    assert refined.grad.isfinite().all()
+
+
+def test_a_stage_without_any_loss_is_an_error() -> None:
+    batch, heatmaps = batch_and_heatmaps()
+    flat = StereoHeatmaps(heatmaps.heatmap_left, heatmaps.heatmap_right, None, RANGE)
+    with pytest.raises(ConfigError, match='no loss with a weight above 0 applies'):
+        method_losses(flat, batch, LossWeights(0.0, 0.0, volume_ce=1.0))
+
+
+def test_terms_of_weight_0_are_absent() -> None:
+    batch, heatmaps = batch_and_heatmaps()
+    paper = LossWeights(heatmap_ce=0.0, heatmap_l1=0.0, volume_svf=0.01, pose_l1_paper=1.0)
+    assert set(method_losses(heatmaps, batch, paper)) == {'volume_svf', 'pose_l1_paper'}
+
+
+ALL = LossWeights(0.7, 0.3, 0.5, 0.2, 0.3, 0.4, 0.01, 0.002)
+
+
+def doubled(batch: StereoBatch) -> StereoBatch:
+    names = ('uv_left', 'uv_right', 'xyz_m')
+    return replace(batch, **{name: getattr(batch, name).double() for name in names})
+
+
+def test_gradients_of_every_loss_are_those_of_differences() -> None:
+    batch, stereo = batch_and_heatmaps()
+    batch, volume = doubled(batch), volume_output(torch.float64)[1]
+    left, right = (
+        0.3 * x.double()[:, :, 4:12, 4:12].contiguous() + 0.1
+        for x in (stereo.heatmap_left, stereo.heatmap_right)
+    )
+    assert stereo.co_heatmap is not None
+    co = stereo.co_heatmap.double()[..., 4:12, 4:12].contiguous()
+    confidence = torch.tensor([[0.8, 0.2]] * 3, dtype=torch.float64)[None]
+
+    def total(terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(terms.values())).sum()
+
+    cases = [
+        (lambda a, b, c: total(method_losses(StereoHeatmaps(a, b, c, RANGE), batch, ALL)),
+         (left, right, co)),
+        (lambda a, b: total(method_losses(StereoHeatmaps(a, b, None, RANGE), batch, ALL)),
+         (left, right)),
+        (lambda a, b, w: total(method_losses(WeightedHeatmaps(a, b, w), batch, ALL)),
+         (left, right, confidence)),
+        (lambda a, b, v: total(method_losses(VolumeHeatmaps(a, b, v, volume.cube), batch, ALL)),
+         (left, right, volume.volume)),
+        (lambda x: refined_loss(x, batch), (torch.full((1, 3, 3), 0.4).double(),)),
+        (lambda x: total(pose_terms(x, torch.ones(1, 3).bool(), batch, ALL)),
+         (torch.full((1, 3, 3), 0.4).double(),)),
+    ]  # fmt: skip
+    for function, inputs in cases:
+        tracked = tuple(x.detach().clone().requires_grad_() for x in inputs)
+        # differences along random directions: the volumes have hundreds of cells
+        assert torch.autograd.gradcheck(function, tracked, fast_mode=True)

@@ -1,50 +1,98 @@
-"""The Pose Transformer: its size, Algorithm 1, and that it learns how joints belong together."""
+"""The Pose Transformer: its size, its attention, its switches, and the file it is kept in."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
+from torch import nn
 
-from rsb_pose_core.errors import DataError
-from rsb_pose_core.models.pose_transformer import (
-    PoseTransformer,
-    Recovered,
-    attention_confidence,
-    iterative_recovery,
+from rsb_pose_core.checkpoint import (
+    CheckpointError,
+    load_model,
+    load_refiner,
+    save_checkpoint,
+    save_refiner,
 )
+from rsb_pose_core.models import NETWORKS, PoseTransformer
+from rsb_pose_core.models.pose_transformer import EXTREMITIES, Encoder, pad_joints
 from rsb_pose_core.skeleton import H36M_17
-from rsb_pose_core.training.pose_prior import (
-    PriorConfig,
-    finetune,
-    pose_error,
-    pretrain,
-    random_mask,
-    read_poses,
-    turn_poses,
-)
+
+WEIGHTS = Path(__file__).parents[2] / 'weights' / 'rsb_pose_lite.safetensors'
+ROOT = H36M_17.root
 
 
-def parameters(model: torch.nn.Module) -> int:
+def poses(count: int, seed: int = 0) -> torch.Tensor:
+    """Anything about 3 m away."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = 0.4 * torch.randn(count, 17, 3, generator=generator)
+    return spread + torch.tensor([0.1, -0.2, 3.0])
+
+
+def slim(seed: int = 0, **switches: bool) -> PoseTransformer:
+    torch.manual_seed(seed)
+    return PoseTransformer(width=16, depth=3, heads=2, **switches).eval()
+
+
+def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def stick_poses(count: int) -> torch.Tensor:
-    """Poses with two degrees of freedom: whole-body lean and arm height."""
-    generator = torch.Generator().manual_seed(0)
-    rest = torch.randn(17, 3, generator=torch.Generator().manual_seed(1)) * 0.4
-    lean, lift = torch.rand(2, count, 1, 1, generator=generator)
-    poses = rest * (1 + 0.3 * lean)
-    poses = poses + lift * torch.tensor([0.0, -0.4, 0.1]) * (torch.arange(17) > 9)[:, None]
-    return poses - poses[:, [H36M_17.root]]
+def expected_parameters(width: int) -> int:
+    """16 blocks of `width`, of which the position is half where it is concatenated."""
+    norms, attention, mlp = 2 * 2 * width, 4 * width * (width + 1), 2 * 2 * width**2 + 3 * width
+    embedding, norm, head = 4 * 128 + 17 * 128, 2 * width, 2 * width + 3 * (width + 1)
+    return 16 * (norms + attention + mlp) + embedding + norm + head
 
 
-def test_adding_positions_costs_2_123_million_parameters() -> None:
-    assert parameters(PoseTransformer()) == pytest.approx(2.123e6, rel=0.001)
+def test_positions_added_make_2_123_million_parameters() -> None:
+    assert parameters(PoseTransformer()) == expected_parameters(128) == 2123267
 
 
-def test_concatenating_positions_costs_8_44_million_parameters() -> None:
-    assert parameters(PoseTransformer(concatenate=True)) == pytest.approx(8.44e6, rel=0.002)
+def test_positions_concatenated_make_8_44_million_parameters() -> None:
+    assert parameters(PoseTransformer(concatenate=True)) == expected_parameters(256) == 8438147
+
+
+def test_an_encoder_is_what_plain_loops_make_of_it() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(width=6, heads=2, mlp_ratio=2, drop_path=0.0).double()
+    x = torch.randn(1, 5, 6, dtype=torch.float64)
+    trust = torch.rand(1, 5, dtype=torch.float64)
+    with torch.inference_mode():
+        out, attention = encoder(x, trust.log())
+        q, k, v = encoder.qkv(encoder.norm_attention(x[0])).chunk(3, -1)
+        mixed = torch.zeros(5, 6, dtype=torch.float64)
+        for head in range(2):
+            part = slice(3 * head, 3 * head + 3)
+            for a in range(5):
+                weight = torch.stack([(q[a, part] @ k[b, part] / 3**0.5).exp() for b in range(5)])
+                weight = weight * trust[0]
+                weight = weight / weight.sum()
+                assert torch.allclose(attention[0, head, a], weight, atol=1e-12)
+                mixed[a, part] = sum(weight[b] * v[b, part] for b in range(5))
+        expected = x[0] + encoder.projection(mixed)
+        expected = expected + encoder.mlp(encoder.norm_mlp(expected))
+    assert torch.allclose(out[0], expected, atol=1e-12)
+
+
+def test_the_attention_of_every_layer_comes_out_and_its_rows_sum_to_one() -> None:
+    recovered = PoseTransformer().eval()(poses(3))
+    assert [layer.shape for layer in recovered.attention] == [(3, 8, 17, 17)] * 16
+    for layer in recovered.attention:
+        assert torch.allclose(layer.sum(-1), torch.ones(3, 8, 17), atol=1e-5)
+    assert not torch.equal(recovered.attention[0], recovered.attention[-1])
+
+
+@pytest.mark.parametrize('switch', [None, 'concatenate', 'use_root', 'use_confidence'])
+def test_gradients_reach_every_parameter_and_batched_equals_single(switch: str | None) -> None:
+    model = slim(**({switch: True} if switch else {}))
+    pose, confidence = poses(3), torch.rand(3, 17)
+    out = model(pose, pose[:, ROOT], confidence).pose
+    single = [model(pose[[i]], pose[[i], ROOT], confidence[[i]]).pose for i in range(3)]
+    assert torch.allclose(out, torch.cat(single), atol=1e-6)
+    (out * torch.randn(out.shape)).sum().backward()
+    still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
 
 
 @pytest.mark.parametrize(
@@ -53,99 +101,129 @@ def test_concatenating_positions_costs_8_44_million_parameters() -> None:
 def test_refining_moves_with_the_person_unless_it_sees_the_root(
     concatenate: bool, use_root: bool
 ) -> None:
-    torch.manual_seed(0)
-    model = PoseTransformer(concatenate=concatenate, use_root=use_root).eval()
-    pose = stick_poses(2) + torch.tensor([0.0, 0.0, 3.0])
+    model = slim(concatenate=concatenate, use_root=use_root)
     shift = torch.tensor([0.5, -0.2, 1.0])
     with torch.inference_mode():
-        difference = model.refine(pose + shift) - model.refine(pose) - shift
-    assert pose.shape == (2, 17, 3)
+        difference = model.refine(poses(2) + shift) - model.refine(poses(2)) - shift
     assert (difference.abs().max() < 1e-5) == (not use_root)
 
 
-def test_attention_rows_sum_to_one_and_confidence_to_heads_times_joints() -> None:
-    recovered = PoseTransformer().eval()(stick_poses(3))
-    assert recovered.attention.shape == (3, 8, 17, 17)
-    assert torch.allclose(recovered.attention.sum(-1), torch.ones(3, 8, 17), atol=1e-5)
-    confidence = attention_confidence(recovered.attention)
-    assert confidence.sum(1).tolist() == pytest.approx([8 * 17] * 3, rel=1e-5)
-
-
-class Recorder(PoseTransformer):
-    """Recovers every joint at (1, 1, 1); joint j is looked at j times as much as joint 1."""
-
-    def __init__(self) -> None:
-        super().__init__(width=8, depth=2, heads=1)
-        self.seen: list[torch.Tensor] = []
-
-    def forward(self, pose_m: torch.Tensor, root_m: torch.Tensor | None = None) -> Recovered:
-        self.seen.append(pose_m.clone())
-        attention = torch.arange(17.0).expand(len(pose_m), 8, 17, 17)
-        return Recovered(torch.ones_like(pose_m), attention)
-
-
-def test_algorithm_1_keeps_the_two_most_confident_of_seven_masked_joints() -> None:
-    recorder = Recorder()
-    masked = torch.zeros(1, 17, dtype=torch.bool)
-    masked[0, [0, 2, 3, 5, 8, 11, 14]] = True
-    pose = torch.full((1, 17, 3), 5.0)
-    poses = iterative_recovery(recorder, pose, masked, torch.zeros(3))
-    assert len(poses) == 2
-    first, second = (seen[0, :, 0].tolist() for seen in recorder.seen)
-    assert [j for j in range(17) if first[j] == 0.0] == [0, 2, 3, 5, 8, 11, 14]
-    assert {first[j] for j in range(17) if not masked[0, j]} == {5.0}
-    assert [j for j in range(17) if second[j] == 0.0] == [0, 2, 3, 5, 8]  # 11 and 14 stay
-    assert {second[j] for j in (11, 14, 1, 16)} == {1.0}  # recovered points come in
-
-
-@pytest.mark.parametrize(('ratio', 'count'), [(0.1, 2), (0.2, 3), (0.3, 5), (0.4, 7)])
-def test_masks_hide_the_ratio_s_number_of_joints(ratio: float, count: int) -> None:
-    masked = random_mask(50, 17, ratio, torch.Generator().manual_seed(0))
-    assert masked.sum(1).tolist() == [count] * 50
-    assert masked.any(0).all()
-
-
-def test_turned_poses_keep_their_bones() -> None:
-    poses = stick_poses(64)
-    turned = turn_poses(poses, torch.Generator().manual_seed(3))
-    child, parent = 0, 1
-    before = (poses[:, child] - poses[:, parent]).norm(dim=-1)
-    mirrored = (poses[:, 5] - poses[:, 4]).norm(dim=-1)
-    after = (turned[:, child] - turned[:, parent]).norm(dim=-1)
-    ratio = torch.minimum((after / before - 1).abs(), (after / mirrored - 1).abs())
-    assert ratio.max() < 0.3  # scaled by a few per cent
-    assert turned[:, H36M_17.root].abs().max() == 0
-
-
-def test_pretraining_learns_to_recover_masked_joints() -> None:
-    torch.manual_seed(0)
-    model = PoseTransformer(width=32, depth=2, heads=4, drop_path=0.0)
-    config = PriorConfig(steps=80, batch_size=32, learning_rate=3e-3, warmup_steps=10)
-    losses = pretrain(model, stick_poses(200), config)
-    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
-
-
-def test_finetuning_removes_a_systematic_error() -> None:
-    torch.manual_seed(0)
-    model = PoseTransformer(width=32, depth=2, heads=4, drop_path=0.0)
-    truth = stick_poses(200) + torch.tensor([0.0, 0.0, 3.0])
-    initial = truth.clone()
-    initial[:, 10] += torch.tensor([0.0, 0.0, 0.5])  # the right wrist is always too far
-    config = PriorConfig(steps=150, batch_size=32, learning_rate=3e-3, warmup_steps=10)
-    finetune(model, initial, truth, config)
+def test_an_absolute_refiner_takes_the_pose_as_the_camera_sees_it() -> None:
+    model = slim(relative=False)
     with torch.inference_mode():
-        refined = model.refine(initial)
-    assert pose_error(refined[:, [10]], truth[:, [10]]) < 0.1  # from 0.5 m
+        assert torch.equal(model.refine(poses(2)), model(poses(2)).pose)
+        moved = model.refine(poses(2) + 0.5) - model.refine(poses(2))
+    assert (moved - 0.5).abs().max() > 1e-3
 
 
-def test_poses_of_another_skeleton_are_one_sentence(tmp_path: Path) -> None:
-    np.save(tmp_path / 'p.npy', np.zeros((5, 26, 3)))
-    with pytest.raises(DataError, match=r'shape \(5, 26, 3\), expected \(N, 17, 3\) in metres'):
-        read_poses(None, tmp_path / 'p.npy')
+def test_occ_mask_hides_masked_joints_altogether() -> None:
+    model = slim()
+    masked = torch.zeros(2, 17, dtype=torch.bool)
+    masked[:, [0, 11]] = True
+    other = poses(2)
+    other[:, [0, 11]] += 5.0
+    with torch.inference_mode():
+        refined = model.refine(poses(2), masked=masked)
+        assert torch.equal(refined, model.refine(other, masked=masked))
+        relative = poses(2) - poses(2)[:, [ROOT]]
+        relative[:, [0, 11]] = 0.0
+        assert torch.allclose(refined - poses(2)[:, [ROOT]], model(relative).pose, atol=1e-6)
+        assert not torch.allclose(refined, model.refine(poses(2)), atol=1e-3)
 
 
-def test_incomplete_poses_are_left_out(tmp_path: Path) -> None:
-    poses = np.ones((3, 17, 3))
-    poses[1, 4, 2] = np.nan
-    np.save(tmp_path / 'p.npy', poses)
-    assert read_poses(None, tmp_path / 'p.npy').shape == (2, 17, 3)
+def test_padding_changes_masked_joints_only() -> None:
+    masked = torch.zeros(1, 17, dtype=torch.bool)
+    masked[0, 4] = True
+    padded = pad_joints(poses(1), masked)
+    assert padded[0, 4].tolist() == [0.0, 0.0, 0.0]
+    assert torch.equal(padded[~masked], poses(1)[~masked])
+
+
+def test_conf_mask_scales_the_first_layer_s_attention_by_trust() -> None:
+    model = slim(use_confidence=True)
+    confidence = torch.full((2, 17), 0.5)
+    confidence[:, 3] = 0.1
+    with torch.inference_mode():
+        plain, weighed = model(poses(2)), model(poses(2), confidence=confidence)
+    expected = plain.attention[0] * confidence[:, None, None]  # its head starts as the identity
+    expected = expected / expected.sum(-1, keepdim=True)
+    assert torch.allclose(weighed.attention[0], expected, atol=1e-6)
+    share = weighed.attention[1][..., 3] / plain.attention[1][..., 3]
+    assert (share > 0.5).all()  # later layers are not scaled
+    with torch.inference_mode():
+        nobody = model(poses(2), confidence=torch.zeros(2, 17))
+        assert torch.allclose(nobody.pose, plain.pose, atol=1e-5)  # all alike changes nothing
+
+
+def test_confidences_are_not_read_without_the_switch() -> None:
+    with torch.inference_mode():
+        refined = slim().refine(poses(2), confidence=torch.rand(2, 17))
+        assert torch.equal(refined, slim().refine(poses(2)))
+
+
+def test_the_authors_switch_puts_ankles_head_and_wrists_back() -> None:
+    with torch.inference_mode():
+        kept, free = slim(keep_extremities=True).refine(poses(2)), slim().refine(poses(2))
+    ends = [H36M_17.index(name) for name in EXTREMITIES]
+    assert sorted(ends) == [0, 5, 9, 10, 15]
+    assert torch.equal(kept[:, ends], poses(2)[:, ends])
+    rest = [j for j in range(17) if j not in ends]
+    assert torch.equal(kept[:, rest], free[:, rest])
+    assert (free[:, ends] - poses(2)[:, ends]).abs().max() > 1e-3
+
+
+def test_drop_path_leaves_whole_branches_out_and_only_in_training() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(width=4, heads=1, mlp_ratio=2, drop_path=0.25)
+    branch = torch.ones(4000, 2, 4)
+    dropped = encoder._drop(branch)
+    assert sorted(set(dropped.flatten().tolist())) == [0.0, pytest.approx(1 / 0.75)]
+    assert (dropped == dropped[:, :1, :1]).all()
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.05)
+    assert encoder.eval()._drop(branch) is branch
+
+
+@pytest.mark.parametrize('shape', [(2, 16, 3), (2, 17, 2), (17, 3)])
+def test_a_pose_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises((TypeCheckError, RuntimeError)):
+        slim()(torch.zeros(shape))
+
+
+def test_the_shipped_refiner_loads_with_its_root_token_and_is_relative() -> None:
+    refiner, metadata = load_refiner(WEIGHTS)
+    _, beside, _ = load_model(WEIGHTS)
+    assert metadata['model'] == 'lite'
+    assert refiner.root_embed is not None
+    assert (refiner.relative, refiner.keep_extremities) == (True, False)
+    assert beside is not None
+    with torch.inference_mode():
+        assert torch.equal(refiner.refine(poses(2)), beside.refine(poses(2)))
+
+
+@pytest.mark.parametrize(
+    'switch', ['concatenate', 'use_root', 'use_confidence', 'keep_extremities', 'absolute']
+)
+def test_a_saved_refiner_comes_back_with_its_switches(tmp_path: Path, switch: str) -> None:
+    torch.manual_seed(0)
+    switches = {'relative': False} if switch == 'absolute' else {switch: True}
+    refiner = PoseTransformer(depth=2, **switches).eval()
+    confidence = torch.rand(2, 17)
+    save_refiner(tmp_path / 'r.safetensors', refiner, {'steps': 7})
+    loaded, metadata = load_refiner(tmp_path / 'r.safetensors')
+    assert metadata['steps'] == '7'
+    network = NETWORKS['lite'].build()
+    save_checkpoint(tmp_path / 'both.safetensors', network, {'model': 'lite'}, refiner)
+    _, beside, _ = load_model(tmp_path / 'both.safetensors')
+    assert beside is not None
+    with torch.inference_mode():
+        expected = refiner.refine(poses(2), confidence=confidence)
+        for other in (loaded, beside):
+            found = other.refine(poses(2), confidence=confidence)
+            assert torch.allclose(found, expected, atol=0.01)
+
+
+def test_weights_without_a_refiner_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / 'n.safetensors'
+    save_checkpoint(path, NETWORKS['lite'].build(), {'model': 'lite'})
+    with pytest.raises(CheckpointError, match='holds no pose transformer; give a file of'):
+        load_refiner(path)

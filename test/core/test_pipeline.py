@@ -1,6 +1,7 @@
 """Images to people, with networks that know the answer."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from stereo_scene import STANDING_M, Scene, camera, render
 from torch import Tensor, nn
 
 from rsb_pose_core.calibration import StereoCalibration
+from rsb_pose_core.checkpoint import save_checkpoint
 from rsb_pose_core.cropping import StereoCrop
 from rsb_pose_core.detection import Box
 from rsb_pose_core.errors import RsbPoseError
@@ -31,11 +33,11 @@ RANGE = DisparityRange(-7, 8)
 SHARPNESS = 0.9  # heat-map pixels
 
 
-def heatmaps(uvd_crop: Tensor, sure: Tensor | None = None) -> StereoHeatmaps:
+def heatmaps(uvd_crop: Tensor, sure: Tensor | None = None, side: int = 64) -> StereoHeatmaps:
     """Logits whose soft-argmax is uvd_crop (B, J, 3); flat where not `sure` (B, J)."""
     u, v = (crop_to_heatmap(uvd_crop[..., i]) for i in (0, 1))
     disparity = uvd_crop[..., 2] / 4
-    cells = torch.arange(64.0)
+    cells = torch.arange(float(side))
     planes = torch.arange(-7.0, 9.0)
     in_u = (cells - u[..., None]) ** 2
     in_v = (cells - v[..., None]) ** 2
@@ -44,23 +46,23 @@ def heatmaps(uvd_crop: Tensor, sure: Tensor | None = None) -> StereoHeatmaps:
     logits = -total / (2 * SHARPNESS**2)
     if sure is not None:
         logits = logits * sure[..., None, None, None]
-    flat = torch.zeros(*uvd_crop.shape[:2], 64, 64)
+    flat = torch.zeros(*uvd_crop.shape[:2], side, side)
     return StereoHeatmaps(flat, flat, logits, RANGE)
 
 
 class Oracle(nn.Module):
     """Knows where the people are in the world; is told where the crops are."""
 
-    def __init__(self, calibration: StereoCalibration) -> None:
+    def __init__(self, calibration: StereoCalibration, size: int = 256) -> None:
         super().__init__()
-        self.calibration = calibration
+        self.calibration, self.size = calibration, size
         self.people: list[np.ndarray] = []
         self.crops: list[StereoCrop] = []
         self.sure = torch.ones(17)
         self.batches: list[int] = []
 
     def forward(self, left: Tensor, right: Tensor) -> StereoHeatmaps:
-        assert left.shape == right.shape == (len(self.crops), 3, 256, 256)
+        assert left.shape == right.shape == (len(self.crops), 3, self.size, self.size)
         assert 0 <= left.min() <= left.max() <= 1
         self.batches.append(len(left))
         answers, sure = [], []
@@ -69,10 +71,11 @@ class Oracle(nn.Module):
                 crop.from_image(project(torch.from_numpy(p), self.calibration))
                 for p in self.people
             ]
-            near = [uvd for uvd in inside if (uvd[6, :2] - 127).abs().max() < 90]
-            answers.append(near[0] if near else torch.full((17, 3), 127.0))
+            middle = self.size / 2
+            near = [uvd for uvd in inside if (uvd[6, :2] - middle).abs().max() < 0.7 * middle]
+            answers.append(near[0] if near else torch.full((17, 3), middle))
             sure.append(self.sure if near else torch.zeros(17))
-        return heatmaps(torch.stack(answers).float(), torch.stack(sure))
+        return heatmaps(torch.stack(answers).float(), torch.stack(sure), self.size // 4)
 
 
 class Told(StereoPosePipeline):
@@ -403,6 +406,24 @@ def test_settings_change_between_frames() -> None:
         scene.left, scene.right, scene.calibration, 0.1
     ).people
     assert len(people) == 1
+
+
+def test_crops_have_the_size_that_the_network_takes() -> None:
+    scene = render(np.random.default_rng(12))
+    oracle = Oracle(scene.calibration, size=384)
+    oracle.people = [scene.xyz_m]
+    pipeline = Told(oracle, None, Boxes(box_of(scene.uvd)), input_size=384)
+    (person,) = pipeline.process(scene.left, scene.right, scene.calibration, 0.0).people
+    assert oracle.crops[0].size == 384
+    assert np.abs(person.xyz_m - scene.xyz_m).max() < 0.02
+
+
+def test_weights_of_a_method_that_the_node_does_not_run_are_refused(tmp_path: Path) -> None:
+    weights = tmp_path / 'rival.safetensors'
+    model = NETWORKS['algebraic-t-resnet50'].build()
+    save_checkpoint(weights, model, {'model': 'algebraic-t-resnet50'})
+    with pytest.raises(RsbPoseError, match='holds weights of algebraic-t-resnet50, expected RSB'):
+        load_pipeline(weights, detector=Boxes())
 
 
 def test_smoothing_is_off_by_default() -> None:

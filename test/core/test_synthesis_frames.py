@@ -150,10 +150,10 @@ def test_evaluate_reads_a_folder_of_frames(folder: Path, tmp_path: Path) -> None
     torch.manual_seed(0)
     weights = tmp_path / 'w.safetensors'
     save_checkpoint(weights, NETWORKS['lite'].build(), {'model': 'lite', 'input_size': 64})
-    report = tmp_path / 'report.json'
     command = ['evaluate', '--weights', str(weights), '--data', str(folder), '--device', 'cpu']
-    assert main([*command, '--json', str(report)]) == 0
-    assert json.loads(report.read_text())['centred']['network']['absolute_mm_median'] > 0
+    assert main([*command, '--jitter-px', '0', '--out', str(tmp_path)]) == 0
+    stages = json.loads((tmp_path / 'report.json').read_text())['methods']['w']['stages']
+    assert stages['initial']['all']['mpjpe_ab_mm']['median'] > 0
 
 
 def test_evaluate_takes_the_occluded_subset(

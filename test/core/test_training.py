@@ -11,6 +11,7 @@ import yaml
 from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.checkpoint import load_model
 from rsb_pose_core.cli import main
+from rsb_pose_core.cli.train import STAGES, default_config
 from rsb_pose_core.errors import ConfigError, DataError
 from rsb_pose_core.geometry import project, triangulate
 from rsb_pose_core.skeleton import H36M_17
@@ -25,10 +26,11 @@ from rsb_pose_core.training.augmentation import (
 )
 from rsb_pose_core.training.config import load_config
 from rsb_pose_core.training.evaluation import evaluate
+from rsb_pose_core.training.objective import build_model
 from rsb_pose_core.training.pool import PairPool, ShuffledOrder
 from rsb_pose_core.training.sources import ShardSource
 from rsb_pose_core.training.state import MovingAverage
-from rsb_pose_core.training.trainer import Trainer, build_model
+from rsb_pose_core.training.trainer import Trainer
 
 
 def write_shard(path: Path, pairs: int, seed: int = 0) -> None:
@@ -275,17 +277,18 @@ def test_train_and_evaluate_from_the_command_line(
     config = write_config(tmp_path / 'c.yaml', steps=2)
     data = str(shards / 'train_*.npz')
     common = ['--config', str(config), '--data', data, '--out', str(tmp_path / 'run')]
-    assert main(['train', *common, '--val', data, '--device', 'cpu']) == 0
+    assert main(['train', 'sce', *common, '--val', data, '--device', 'cpu']) == 0
     records = [json.loads(line) for line in (tmp_path / 'run/log.jsonl').read_text().splitlines()]
     assert records[-1]['kind'] == 'validation'
-    assert records[-1]['jittered_network']['absolute_mm_median'] > 0
+    assert records[-1]['jittered_initial']['absolute_mm_median'] > 0
     _, _, metadata = load_model(tmp_path / 'run/model.safetensors')
     assert (metadata['steps'], metadata['pairs_seen']) == ('2', '5')
     report = tmp_path / 'report.json'
     weights = ['--weights', str(tmp_path / 'run/model.safetensors')]
-    assert main(['evaluate', *weights, '--data', data, '--json', str(report)]) == 0
+    assert main(['evaluate', *weights, '--data', data, '--out', str(report.parent)]) == 0
     assert 'MPJPE_ab' in capsys.readouterr().out
-    assert set(json.loads(report.read_text())['jittered']) == {'network', 'heatmaps'}
+    stages = json.loads(report.read_text())['methods']['model']['stages']
+    assert set(stages) == {'initial', 'heatmaps'}
 
 
 def test_the_baseline_trains_with_the_same_trainer(tmp_path: Path, shards: Path) -> None:
@@ -294,7 +297,7 @@ def test_the_baseline_trains_with_the_same_trainer(tmp_path: Path, shards: Path)
     source = ShardSource(config, data)
     run = Trainer(config, source, data, tmp_path / 'run', device=torch.device('cpu'))
     run.run()
-    assert set(run.validate()) == {'centred_heatmaps', 'jittered_heatmaps'}
+    assert set(run.validate()) == {'centred_initial', 'jittered_initial'}
 
 
 def test_perfect_predictions_have_no_error(pool: PairPool) -> None:
@@ -305,7 +308,9 @@ def test_perfect_predictions_have_no_error(pool: PairPool) -> None:
             super().__init__()
             self.start = 0
 
-        def forward(self, left: torch.Tensor, right: torch.Tensor) -> object:
+        def forward(
+            self, left: torch.Tensor, right: torch.Tensor, calibration: StereoCalibration
+        ) -> object:
             from rsb_pose_core.models.rsb_pose import StereoHeatmaps, crop_to_heatmap
             from rsb_pose_core.models.stereo_volume import DisparityRange
 
@@ -319,7 +324,7 @@ def test_perfect_predictions_have_no_error(pool: PairPool) -> None:
                 )
             return StereoHeatmaps(maps[0], maps[1], None, DisparityRange(-7, 8))
 
-    found = evaluate(Oracle(), pool)['heatmaps']
+    found = evaluate(Oracle(), pool)['initial']
     assert found['uv_median'] < 1e-3
     assert found['absolute_mm_median'] < 0.1
     assert found['relative_mm_median'] < 0.1
@@ -357,7 +362,8 @@ def test_missing_data_and_missing_runs_end_with_status_2(
     tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_config(tmp_path / 'c.yaml')
-    common = ['train', '--config', str(config), '--out', str(tmp_path / 'run'), '--device', 'cpu']
+    common = ['train', 'sce', '--config', str(config), '--out', str(tmp_path / 'run')]
+    common += ['--device', 'cpu']
     assert main([*common, '--data', str(tmp_path / 'none_*.npz')]) == 2
     assert 'no training pairs match' in capsys.readouterr().err
     assert main([*common, '--data', str(shards / 'train_*.npz'), '--resume']) == 2
@@ -369,6 +375,8 @@ def test_missing_data_and_missing_runs_end_with_status_2(
 def test_shipped_configurations_are_valid() -> None:
     folder = Path(__file__).parents[2] / 'config' / 'train'
     names = {path.stem for path in folder.glob('*.yaml')}
-    assert names >= {'lite', 'lite_baseline', 'resnet50'}
-    for name in names:
+    assert names >= {'lite', 'lite_baseline', 'rsb_pose_resnet50', *STAGES}
+    for name in names - {'ppt', 'ppt_rounds', 'refiner'}:  # of the Pose Transformer alone
         assert load_config(folder / f'{name}.yaml').stages
+    for stage in STAGES:
+        assert default_config(stage) == folder / f'{stage}.yaml'

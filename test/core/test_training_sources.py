@@ -131,8 +131,9 @@ def test_what_goes_wrong_while_drawing_ends_the_run(config: TrainConfig, tmp_pat
 def test_rendering_without_data_is_one_sentence(
     config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ['train', '--config', str(tmp_path / 'c.yaml'), '--out', str(tmp_path / 'run')]
-    assert main([*command, '--device', 'cpu', '--render', str(tmp_path / 'none')]) == 2
+    command = ['train', 'sce', '--config', str(tmp_path / 'c.yaml'), '--device', 'cpu']
+    command += ['--out', str(tmp_path / 'run'), '--render', str(tmp_path / 'none')]
+    assert main(command) == 2
     assert capsys.readouterr().err.startswith('rsb-pose train: ')
 
 
@@ -149,7 +150,7 @@ def test_a_gpu_trains_on_what_it_draws(tmp_path: Path, monkeypatch: pytest.Monke
         pytest.skip('needs the motion data')
     rendering = {'pairs_at_once': 8, 'batches_per_casting': 1}
     path = write_config(tmp_path / 'c.yaml', steps=4, rendering=rendering)
-    command = ['train', '--config', str(path), '--render', str(data), '--device', 'cuda']
+    command = ['train', 'sce', '--config', str(path), '--render', str(data), '--device', 'cuda']
     assert main([*command, '--out', str(tmp_path / 'run')]) == 0
     assert (tmp_path / 'run' / 'model.safetensors').exists()
     source = RenderedSource(load_config(path), data, 'cuda')

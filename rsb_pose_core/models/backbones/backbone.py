@@ -1,4 +1,6 @@
-"""What every backbone takes and gives, and how it sees colours."""
+"""What every backbone takes and gives, how it sees colours and how its weights begin."""
+
+import math
 
 import torch
 from jaxtyping import Float
@@ -31,3 +33,19 @@ class Backbone(nn.Module):
     """RGB 0..1 (B,3,H,W), H and W multiples of 32 -> features (B,channels_out,H/4,W/4)."""
 
     channels_out: int
+
+
+def he_convolutions(module: nn.Module) -> None:
+    """Weights of ResNet's and HRNet's ImageNet training: He's normal, fan-out, for convolutions.
+
+    SimpleBaseline and HRNet's pose training fill what ImageNet lacks with a deviation of 0.001.
+    Behind a BatchNorm the scale does not change what comes out, but a step of Adam at 1e-3 would
+    be as large as such a weight. So transposed convolutions get He's deviation as well, by the
+    kernel taps / stride^2 of each input channel that meet in one output pixel.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.ConvTranspose2d):
+            taps = math.prod(layer.kernel_size) / math.prod(layer.stride)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / (layer.in_channels * taps)))
+        elif isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')

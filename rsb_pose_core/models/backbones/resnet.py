@@ -1,67 +1,104 @@
-"""SimpleBaseline on ResNet-50 and ResNet-152 (Xiao et al., ECCV 2018)."""
+"""SimpleBaseline on ResNet-50 and ResNet-152 (Xiao et al., ECCV 2018).
 
+Parameters are named as in torchvision's ResNet (conv1, bn1, layer1.0.conv1, ...,
+layer1.0.downsample.0) and SimpleBaseline's head (deconv_layers.0, ...), so that published
+checkpoints fit as they are.
+"""
+
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from rsb_pose_core.models.backbones.backbone import Backbone, Features, Image, ImageNorm
-from rsb_pose_core.models.layers import conv2d_unit
+from rsb_pose_core.models.backbones.backbone import (
+    Backbone,
+    Features,
+    Image,
+    ImageNorm,
+    he_convolutions,
+)
+
+Deep = Float[Tensor, 'batch deep_channels deep_height deep_width']
 
 
 class Bottleneck(nn.Module):
-    """ResNet-50's block: 1x1, 3x3, 1x1 with four times as many channels at the end."""
+    """1x1, 3x3, 1x1 with four times as many channels at the end, and a shortcut."""
 
     def __init__(self, channels_in: int, width: int, stride: int = 1) -> None:
         super().__init__()
         channels_out = 4 * width
-        self.body = nn.Sequential(
-            conv2d_unit(channels_in, width, 1),
-            conv2d_unit(width, width, 3, stride),
-            conv2d_unit(width, channels_out, 1, relu=False),
-        )
-        same = channels_in == channels_out and stride == 1
-        self.shortcut = (
-            nn.Identity()
-            if same
-            else conv2d_unit(channels_in, channels_out, 1, stride, relu=False)
-        )
+        self.conv1 = nn.Conv2d(channels_in, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, channels_out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels_out)
         self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or channels_in != channels_out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+                nn.BatchNorm2d(channels_out),
+            )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.body(x) + self.shortcut(x))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        out: Tensor = self.relu(self.bn3(self.conv3(x)) + shortcut)
         return out
+
+
+def bottlenecks(channels_in: int, width: int, count: int, stride: int = 1) -> nn.Sequential:
+    """A stage of `count` blocks, the first of which changes channels and size."""
+    later = (Bottleneck(4 * width, width) for _ in range(count - 1))
+    return nn.Sequential(Bottleneck(channels_in, width, stride), *later)
 
 
 class ResNetTrunk(Backbone):
-    """SimpleBaseline: ResNet and three 4x4 transposed convolutions of 256 channels, stride 4."""
+    """SimpleBaseline: ResNet and three 4x4 transposed convolutions, back to stride 4.
 
-    channels_out = 256
+    blocks: of the four stages, (3, 4, 6, 3) for ResNet-50; width: channels of the stem (64);
+    deep_channels: of the features at stride 32, before the transposed convolutions (2048).
+    """
 
-    def __init__(self, blocks: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self, blocks: tuple[int, int, int, int], width: int = 64, channels_out: int = 256
+    ) -> None:
         super().__init__()
+        self.channels_out = channels_out
+        self.deep_channels = 32 * width
         self.norm = ImageNorm()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, 64, 7, 2, 3, bias=False),
-            nn.BatchNorm2d(64),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2, 1),
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = bottlenecks(width, width, blocks[0])
+        self.layer2 = bottlenecks(4 * width, 2 * width, blocks[1], stride=2)
+        self.layer3 = bottlenecks(8 * width, 4 * width, blocks[2], stride=2)
+        self.layer4 = bottlenecks(16 * width, 8 * width, blocks[3], stride=2)
+        self.deconv_layers = nn.Sequential(
+            *_deconvolution(self.deep_channels, channels_out),
+            *_deconvolution(channels_out, channels_out),
+            *_deconvolution(channels_out, channels_out),
         )
-        layers: list[nn.Module] = []
-        channels = 64
-        for stage, (width, count) in enumerate(zip((64, 128, 256, 512), blocks, strict=True)):
-            for block in range(count):
-                layers.append(Bottleneck(channels, width, 2 if stage > 0 and block == 0 else 1))
-                channels = 4 * width
-        self.body = nn.Sequential(*layers)
-        deconvolutions: list[nn.Module] = []
-        for _ in range(3):
-            deconvolutions += [
-                nn.ConvTranspose2d(channels, 256, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(256),
-                nn.ReLU(inplace=True),
-            ]
-            channels = 256
-        self.deconvolutions = nn.Sequential(*deconvolutions)
+        he_convolutions(self)
 
     def forward(self, image: Image) -> Features:
-        """RGB 0..1 (B,3,H,W), H and W multiples of 32 -> (B,256,H/4,W/4)."""
-        out: Tensor = self.deconvolutions(self.body(self.stem(self.norm(image))))
-        return out
+        """RGB 0..1 (B,3,H,W), H and W multiples of 32 -> (B,channels_out,H/4,W/4)."""
+        features, _ = self.forward_with_deep(image)
+        return features
+
+    def forward_with_deep(self, image: Image) -> tuple[Features, Deep]:
+        """As forward, and the features (B,deep_channels,H/32,W/32) that it was made of."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(self.norm(image)))))
+        deep: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        features: Tensor = self.deconv_layers(deep)
+        return features, deep
+
+
+def _deconvolution(channels_in: int, channels_out: int) -> list[nn.Module]:
+    """Twice the size: transposed convolution, BatchNorm and ReLU."""
+    return [
+        nn.ConvTranspose2d(channels_in, channels_out, 4, 2, 1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    ]

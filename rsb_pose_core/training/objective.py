@@ -1,0 +1,81 @@
+"""What a step minimises: a method's losses and, with a refiner behind it, Eq. (6)."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rsb_pose_core.checkpoint import load_model, load_refiner
+from rsb_pose_core.errors import ConfigError
+from rsb_pose_core.models import NETWORKS, Network, PoseTransformer
+from rsb_pose_core.models.backbones.published import load_published
+from rsb_pose_core.models.system import PoseSystem
+from rsb_pose_core.training.batches import StereoBatch
+from rsb_pose_core.training.config import PRECISIONS, Stage
+from rsb_pose_core.training.losses import method_losses, refined_loss
+
+# What each of PRECISIONS computes networks in; losses and the refiner are always in float32.
+DTYPES = dict(zip(PRECISIONS, (torch.bfloat16, torch.float16, torch.float32), strict=True))
+FRESH = 'fresh'  # as a refiner's file: one that was not pre-trained (Table V)
+
+Terms = dict[str, Float[Tensor, '']]
+
+
+class Objective(nn.Module):
+    """Loss terms of a batch, by name. One module, so that DistributedDataParallel can hold it."""
+
+    def __init__(self, system: PoseSystem, precision: str = 'float32') -> None:
+        super().__init__()
+        self.system, self.dtype = system, DTYPES[precision]
+
+    def forward(self, batch: StereoBatch, stage: Stage) -> Terms:
+        """The weighted terms of a stage; their sum is the loss."""
+        device, half = batch.left.device.type, self.dtype != torch.float32
+        only_heatmaps = {} if stage.volume else {'volume': False}
+        with torch.autocast(device, self.dtype if half else None, enabled=half):
+            output = self.system.method(*batch.images(), batch.calibration, **only_heatmaps)
+        weights, refiner = stage.losses, self.system.refiner
+        if refiner is None or not weights.refined_mpjpe:
+            return method_losses(output, batch, weights)
+        refined = refiner.refine(output.estimate(batch.calibration).xyz_m)
+        eq_6 = {'refined_mpjpe': weights.refined_mpjpe * refined_loss(refined, batch)}
+        own = (weight for name, weight in vars(weights).items() if name not in eq_6)
+        return method_losses(output, batch, weights) | eq_6 if any(own) else eq_6
+
+
+def build_model(name: str) -> Network:
+    """A network by its name in a configuration: 'lite', 'rsb-pose-resnet50', ...."""
+    if name not in NETWORKS:
+        raise ConfigError(f'unknown model {name}; known are {", ".join(NETWORKS)}')
+    return NETWORKS[name].build()
+
+
+def build_system(
+    model: str,
+    *,
+    weights: Path | None = None,
+    refiner: Path | None = None,
+    backbone_weights: Path | None = None,
+) -> PoseSystem:
+    """A network as a stage begins with it, in float32 on the CPU.
+
+    weights: of an earlier stage, and the refiner beside them; refiner: of stage ppt, instead of
+    it, or 'fresh'; backbone_weights: published ones. ConfigError where they contradict each other.
+    """
+    method, transformer = build_model(model), None
+    if weights is not None:
+        if backbone_weights is not None:
+            raise ConfigError('--weights hold a backbone already; leave out --backbone-weights')
+        method, transformer, metadata = load_model(weights)
+        if metadata['model'] != model:
+            raise ConfigError(
+                f'{weights}: weights of model {metadata["model"]}, the run is of {model}; give '
+                f'--model {metadata["model"]}'
+            )
+    if backbone_weights is not None:
+        load_published(method.trunk, backbone_weights)
+    if refiner is not None:
+        fresh = str(refiner) == FRESH
+        transformer = PoseTransformer() if fresh else load_refiner(refiner)[0]
+    return PoseSystem(method, transformer)
