@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import torch
 
@@ -123,7 +124,7 @@ def _answer(connection: Connection) -> tuple[int, Any]:
 
 def _ended() -> RsbPoseError:
     return RsbPoseError(
-        'a rendering process ended before its time, for want of memory where it left no message '
+        'a process ended before its time, for want of memory where it left no message '
         'above; run again with fewer --processes: what is finished is kept'
     )
 
@@ -132,6 +133,7 @@ def _work(prepare: Callable[[], Work[T]], connection: Connection) -> None:
     """A process: prepare, then answer each task until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     work: Work[T] | None = None
     try:
         while True:

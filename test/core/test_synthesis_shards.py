@@ -133,7 +133,7 @@ def test_a_damaged_shard_is_named(files: ShardFiles, whole: ShardFiles) -> None:
 
 def test_a_killed_process_ends_the_run_in_one_sentence(files: ShardFiles) -> None:
     dying = replace(files, make=drawn_pairs.drawn_until_killed)
-    with pytest.raises(RsbPoseError, match='a rendering process ended before its time'):
+    with pytest.raises(RsbPoseError, match='a process ended before its time'):
         make_files(dying, 4, processes=1)
     assert list(contents(files)) == ['train_000_00000.npz', 'train_000_00001.npz']
 
