@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.models.estimate import Image, StereoEstimate, StereoOutput
+from rsb_pose_core.models.layers import without_autocast
 from rsb_pose_core.models.pose_transformer import PoseTransformer
 
 
@@ -35,8 +36,12 @@ class PoseSystem(nn.Module):
         self.method, self.refiner = method, refiner
 
     def forward(self, left: Image, right: Image, calibration: StereoCalibration) -> SystemOutput:
-        """As StereoMethod; `calibration` is that of the crops, fields of shape (B,)."""
+        """As StereoMethod; `calibration` is that of the crops, fields of shape (B,).
+
+        Triangulation and refiner stay in float32 under autocast: bf16 has centimetres at 3 m.
+        """
         output = self.method(left, right, calibration)
-        initial = output.estimate(calibration)
-        refined = None if self.refiner is None else self.refiner.refine(initial.xyz_m)
+        with without_autocast(left):
+            initial = output.estimate(calibration)
+            refined = None if self.refiner is None else self.refiner.refine(initial.xyz_m)
         return SystemOutput(output, initial, refined)

@@ -113,4 +113,4 @@ def torchrun_ranks(device: str) -> Iterator[tuple[Ranks, torch.device]]:
 def loader_threads() -> int:
     """How many threads make a batch: the processors of this machine, shared by its ranks."""
     ranks = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-    return max(1, min(16, len(os.sched_getaffinity(0)) // ranks))
+    return max(1, min(16, (os.cpu_count() or 1) // ranks))

@@ -6,7 +6,8 @@ from jaxtyping import TypeCheckError
 from torch import nn
 from torch.nn import functional
 
-from rsb_pose_core.models import NETWORKS, co_keypoints
+from rsb_pose_core.calibration import StereoCalibration
+from rsb_pose_core.models import NETWORKS, PoseTransformer, co_keypoints
 from rsb_pose_core.models.attention import attention_mask
 from rsb_pose_core.models.rsb_pose import RSBPose, StereoHeatmaps, crop_to_heatmap, heatmap_to_crop
 from rsb_pose_core.models.soft_argmax import map_moments, volume_moments
@@ -17,6 +18,7 @@ from rsb_pose_core.models.stereo_volume import (
     shifted_views,
     stereo_volume,
 )
+from rsb_pose_core.models.system import PoseSystem
 from rsb_pose_core.models.volume_networks import LiteVolume
 
 RANGE = DisparityRange(-3, 2)
@@ -371,3 +373,19 @@ def test_lite_on_the_gpu_agrees_with_the_cpu() -> None:
         on_cpu = co_keypoints(model(left, right))
         on_gpu = co_keypoints(model.cuda()(left.cuda(), right.cuda()))
     assert torch.allclose(on_cpu.uvd, on_gpu.uvd.cpu(), atol=0.05)
+
+
+def test_under_autocast_the_system_triangulates_and_refines_in_float32() -> None:
+    torch.manual_seed(0)
+    method, refiner = NETWORKS['lite'].build().eval(), PoseTransformer().eval()
+    fields = (260.0, 260.0, 31.5, 31.5, 30.0, 0.12)
+    calibration = StereoCalibration(*(torch.full((2,), value) for value in fields))
+    left, right = images(2)
+    with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
+        out = PoseSystem(method, refiner)(left, right, calibration)
+    with torch.inference_mode():
+        initial = out.output.estimate(calibration)
+        assert torch.equal(out.initial.xyz_m, initial.xyz_m)
+        assert out.refined_m is not None
+        assert torch.equal(out.refined_m, refiner.refine(initial.xyz_m))
+        assert torch.equal(out.final.xyz_m, out.refined_m)

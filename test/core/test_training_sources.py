@@ -16,6 +16,7 @@ from rsb_pose_core.geometry import triangulate
 from rsb_pose_core.synthesis.pairs import PairSpace
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.config import Rendering, TrainConfig, load_config
+from rsb_pose_core.training.distributed import Ranks
 from rsb_pose_core.training.sources import RenderedSource
 from rsb_pose_core.training.trainer import Trainer
 
@@ -113,6 +114,26 @@ def test_a_run_on_drawn_pairs_resumes_exactly(config: TrainConfig, tmp_path: Pat
     resumed.run()
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_each_rank_draws_pairs_and_castings_of_its_own(config: TrainConfig) -> None:
+    """A batch is shared out; what one process draws, no other does."""
+    castings: list[list[int]] = [[], []]
+    sources = []
+    for rank in range(2):
+        source = rendered(config, castings[rank])
+        source.ranks = Ranks(rank, 2)
+        sources.append(source)
+    parts = [batches(source, [8, 8, 8]) for source in sources]
+    assert [len(batch) for batch in parts[0] + parts[1]] == [4] * 6
+    assert castings == [[0, 2], [1, 3]]
+    poses = torch.cat([batch.xyz_m for part in parts for batch in part])[:, :, 2]
+    assert len({tuple(pose) for pose in poses.sort(1).values.tolist()}) == 24
+    assert [len(source) for source in sources] == [24, 24]
+    resumed = rendered(config)
+    resumed.ranks = Ranks(1, 2)
+    resumed.start({'pairs': 16})
+    assert torch.equal(resumed.take(8, 64, 2)().left, parts[1][2].left)
 
 
 def test_what_goes_wrong_while_drawing_ends_the_run(config: TrainConfig, tmp_path: Path) -> None:
