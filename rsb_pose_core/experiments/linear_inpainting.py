@@ -102,4 +102,5 @@ def inpaint_along_bones(poses: Poses, masked: Mask) -> Poses:
     laplacian = laplacian - torch.diag(laplacian.sum(1))
     hidden = masked[..., None]
     system = torch.where(hidden, laplacian, torch.eye(len(H36M_17), dtype=torch.float64))
-    return torch.linalg.solve(system, poses.double().masked_fill(hidden, 0.0))
+    restored: Tensor = torch.linalg.solve(system, poses.double().masked_fill(hidden, 0.0))
+    return restored

@@ -158,14 +158,16 @@ def by_transformer(
     transformer: PoseTransformer, held_out: HeldOut, times: int, kept: int = 2
 ) -> Poses:
     """Algorithm 1; the result relative to the true pelvis."""
+    device = next(transformer.parameters()).device
     found = []
     for poses, masked in zip(
         held_out.poses.split(BATCH), held_out.masked.split(BATCH), strict=True
     ):
-        taken, root = as_taken(transformer, poses)
-        *_, last = iterative_recovery(transformer, taken, masked, times, kept, root)
+        taken, root = as_taken(transformer, poses.to(device))
+        *_, last = iterative_recovery(transformer, taken, masked.to(device), times, kept, root)
         recovered = last.recovered
-        found.append(recovered if transformer.relative else recovered - root[:, None])
+        relative = recovered if transformer.relative else recovered - root[:, None]
+        found.append(relative.cpu())
     return torch.cat(found)
 
 

@@ -107,15 +107,19 @@ class PoseTransformer(nn.Module):
         self.root_embed = nn.Linear(3, inner) if use_root else None
         self.confidence_head: nn.Linear | None = None
         self.encoders = nn.ModuleList(
-            [
-                Encoder(inner, heads, mlp_ratio, drop_path * i / max(depth - 1, 1))
-                for i in range(depth)
-            ]
+            [Encoder(inner, heads, mlp_ratio, drop_path=0.0) for _ in range(depth)]
         )
+        self.set_drop_path(drop_path)
         self.norm = nn.LayerNorm(inner)
         self.head = nn.Sequential(nn.LayerNorm(inner), nn.Linear(inner, 3))
         if use_confidence:
             self.add_confidence_head()
+
+    def set_drop_path(self, rate: float) -> None:
+        """Stochastic depth, rising from 0 in the first block to `rate` in the last."""
+        last = max(len(self.encoders) - 1, 1)
+        for number, encoder in enumerate(self.encoders):
+            encoder.drop_path = rate * number / last  # type: ignore[assignment]
 
     def add_confidence_head(self) -> None:
         """Let the first layer heed confidences, also after a pre-training without: conf_mask."""

@@ -125,11 +125,11 @@ class RefinerConfig(Schedule):
     passes: int = 3  # over the pairs, augmented anew each time
     max_pairs: int = 24000
     cascade: str = 'no_mask'
+    drop_path: float = 0.1
     relative: bool = True  # from here on only without a pre-trained transformer
     concatenate: bool = False
     use_root: bool = False
     depth: int = 16
-    drop_path: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,6 +192,7 @@ def starting_transformer(config: RefinerConfig, refiner: Path | None) -> PoseTra
     if refiner is None:
         return config.build()
     transformer, _ = load_refiner(refiner)
+    transformer.set_drop_path(config.drop_path)
     if config.cascade == 'conf_mask':
         transformer.add_confidence_head()
     return transformer

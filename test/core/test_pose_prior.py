@@ -479,7 +479,8 @@ def test_a_pair_that_is_not_a_number_is_named(tmp_path: Path) -> None:
 def test_conf_mask_begins_from_pre_trained_weights_without_its_head(tmp_path: Path) -> None:
     data = write_motion(tmp_path)
     pretrained = run_ppt(replace(SMALL, steps=1), data, tmp_path / 'run', resume=False)
-    config = RefinerConfig(cascade='conf_mask')
+    config = RefinerConfig(cascade='conf_mask', drop_path=0.2)
     started = starting_transformer(config, tmp_path / 'run' / 'refiner.safetensors')
     assert started.confidence_head is not None
     assert (started.position - pretrained.position).abs().max() < 1e-3
+    assert [encoder.drop_path for encoder in started.encoders] == [0.0, 0.2]
