@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from ament_index_python.packages import get_package_share_directory
+from packaging.version import Version
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 import rsb_pose_ros.msg
@@ -89,7 +90,7 @@ def test_everything_that_pip_installed_is_constrained():
     # torch chooses its own libraries; the other names are ours, or pip itself.
     left_out = re.compile('pip|torch|triton|(nvidia|cuda)-.*|rsb-pose-.*')
     installed = {
-        normalised(found.metadata['Name']): found.version
+        normalised(found.metadata['Name']): str(Version(found.version))
         for found in distributions(path=[path for path in sys.path if path.endswith('-packages')])
         if found.read_text('WHEEL') is not None
     }

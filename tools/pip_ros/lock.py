@@ -8,6 +8,8 @@ torch stands in requirements-torch.txt and holds its own libraries to exact vers
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+from packaging.version import Version
+
 CONSTRAINTS = Path(__file__).with_name('constraints.txt')
 HEADER = '# Every version that pip installs into .venv, written by make lock.\n'
 LEFT_OUT = {'pip', 'rsb_pose_core', 'rsb-pose-ros-stand-ins', 'torch', 'triton'}
@@ -23,7 +25,11 @@ def is_from_an_index(distribution: Distribution) -> bool:
 
 def main() -> None:
     """Write constraints.txt from the environment that runs this."""
-    versions = {d.metadata['Name']: d.version for d in distributions() if is_from_an_index(d)}
+    versions = {
+        d.metadata['Name']: Version(d.version)  # as an index spells it: 1.0-2 is 1.0.post2
+        for d in distributions()
+        if is_from_an_index(d)
+    }
     lines = [f'{name}=={versions[name]}\n' for name in sorted(versions, key=str.lower)]
     CONSTRAINTS.write_text(HEADER + ''.join(lines), encoding='utf-8')
 
