@@ -141,7 +141,7 @@ def attention_figures(maps: dict[str, Map], hidden: Mask) -> Attention:
 
 def draw(maps: dict[str, Map], poses: Poses, hidden: Mask) -> Figure:
     """A row for each pose: the pose, and its maps of the three situations on one scale."""
-    figure = Figure(figsize=(12, 4 * len(poses)), layout='constrained')
+    figure = Figure(figsize=(11.5, 3.9 * len(poses)), layout='constrained')
     axes = figure.subplots(len(poses), 4, squeeze=False, width_ratios=(0.8, 1, 1, 1))
     labels = [name.replace('_', ' ') for name in H36M_17.joint_names]
     brightest = max(float(m.max()) for m in maps.values())

@@ -30,7 +30,7 @@ from rsb_pose_core.training.motion import (
 )
 from rsb_pose_core.training.pose_prior import as_taken
 
-RIDGES_M2 = tuple(10.0**exponent for exponent in range(-9, -1))
+RIDGES_M2 = tuple(10.0**exponent for exponent in range(-12, -1))
 VIEWS = 8  # random cameras on each training pose that the Gaussian is fitted to
 BATCH = 512
 

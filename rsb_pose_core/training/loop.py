@@ -90,8 +90,9 @@ def optimize(
                 group['lr'] = schedule.rate(step)
             optimizer.zero_grad(set_to_none=True)
             figures = backward(step, generator)
-            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
-            optimizer.step()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
+            if bool(norm.isfinite()):  # else the weights would be lost for one bad step
+                optimizer.step()
             step += 1
             bar.update()
             if step % LOG_EVERY == 0:

@@ -1,6 +1,7 @@
 """Experiments on poses: what they compare the Pose Transformer with, and that they run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import torch
 import yaml
 
-from rsb_pose_core.checkpoint import save_refiner
+from rsb_pose_core.checkpoint import load_model, save_refiner
 from rsb_pose_core.cli import main
+from rsb_pose_core.errors import DataError
 from rsb_pose_core.experiments.attention_maps import attention_figures, first_layer, limb_masks
 from rsb_pose_core.experiments.cascade import PAPER, Row
 from rsb_pose_core.experiments.linear_inpainting import (
@@ -24,6 +26,7 @@ from rsb_pose_core.models import PoseTransformer
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.synthesis.rotations import about_y
 from rsb_pose_core.training.masking import iterative_recovery, random_mask
+from rsb_pose_core.training.pose_prior import RefinerConfig, run_refiner
 
 ROOT = H36M_17.root
 JOINTS = {name: i for i, name in enumerate(H36M_17.joint_names)}
@@ -246,7 +249,12 @@ def test_table_4_trains_every_t_once(folder: Path, capsys: pytest.CaptureFixture
     assert (out / 'results.md').read_text() == table
 
 
-def test_table_5_refines_cached_estimates_by_every_strategy(folder: Path) -> None:
+WEIGHTS = Path(__file__).parents[2] / 'weights' / 'rsb_pose_lite.safetensors'
+
+
+@pytest.fixture(scope='module')
+def pairs(folder: Path) -> str:
+    """A pattern of four pairs of noise."""
     rng = np.random.default_rng(0)
     count, side = 4, 288
     uv = rng.uniform(60, 220, (count, 17, 2)).astype(np.float32)
@@ -260,12 +268,15 @@ def test_table_5_refines_cached_estimates_by_every_strategy(folder: Path) -> Non
         visibility=rng.integers(0, 3, (count, 2, 17), dtype=np.uint8),
         calibration=np.tile([300.0, 300.0, 144.0, 144.0, 144.0, 0.1], (count, 1)),
     )
+    return str(folder / 'train_*.npz')
+
+
+def test_table_5_refines_cached_estimates_by_every_strategy(folder: Path, pairs: str) -> None:
     config = folder / 'refiner.yaml'
     config.write_text(yaml.safe_dump({'steps': 1, 'batch_size': 2, 'depth': 1, 'passes': 1}))
-    weights = Path(__file__).parents[2] / 'weights' / 'rsb_pose_lite.safetensors'
     options = [
-        '--weights', str(weights), '--train', str(folder / 'train_*.npz'),
-        '--data', str(folder / 'train_*.npz'), '--refiner', str(folder / 'r.safetensors'),
+        '--weights', str(WEIGHTS), '--train', pairs, '--data', pairs,
+        '--refiner', str(folder / 'r.safetensors'),
         '--config', str(config), '--out', str(folder / 'table_5'), '--device', 'cpu',
     ]  # fmt: skip
     assert main(['experiment', 'table-5', *options]) == 0
@@ -278,3 +289,27 @@ def test_table_5_refines_cached_estimates_by_every_strategy(folder: Path) -> Non
         'no_mask, from scratch, relative',
     ]
     assert len(list((folder / 'table_5').glob('estimates_*.pt'))) == 2
+
+
+def test_stage_refiner_writes_network_and_refiner_and_estimates_once(
+    folder: Path, pairs: str
+) -> None:
+    config = RefinerConfig(steps=1, batch_size=2, passes=1, drop_path=0.0, bf16=False)
+    out, start = folder / 'refiner', folder / 'r.safetensors'
+    run_refiner(config, WEIGHTS, pairs, out, refiner=start)
+    (kept,) = out.glob('estimates_*.pt')
+    made = kept.stat().st_mtime_ns
+    trained = run_refiner(
+        replace(config, steps=2), WEIGHTS, pairs, out, refiner=start, resume=True
+    )
+    assert kept.stat().st_mtime_ns == made
+    _, loaded, metadata = load_model(out / 'model.safetensors')
+    assert (metadata['model'], metadata['refiner_steps']) == ('lite', '2')
+    assert loaded is not None
+    with torch.inference_mode():
+        far = standing(2) + 3.0
+        assert torch.allclose(loaded.refine(far), trained.refine(far), atol=0.01)
+    run_refiner(replace(config, passes=2), WEIGHTS, pairs, out, refiner=start)
+    assert len(list(out.glob('estimates_*.pt'))) == 2  # others than of one pass
+    with pytest.raises(DataError, match='no training pairs match'):
+        run_refiner(config, WEIGHTS, str(folder / 'none_*.npz'), out)

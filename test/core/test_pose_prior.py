@@ -394,6 +394,18 @@ def test_the_loop_stops_where_it_is_asked_to_and_says_so(tmp_path: Path) -> None
     assert torch.load(tmp_path / 'last.pt', weights_only=True)['step'] == 3
 
 
+def test_a_gradient_that_is_not_a_number_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    before = weights_of(model)
+
+    def backward(step: int, generator: torch.Generator) -> dict[str, float]:
+        (model(torch.ones(1, 2)).sum() * torch.nan).backward()
+        return {}
+
+    optimize(model, backward, Schedule(steps=2), tmp_path, name='t')
+    assert torch.equal(weights_of(model), before)
+
+
 @pytest.mark.parametrize('cycle', [False, True])
 def test_ratios_are_fixed_as_in_the_paper_or_cycle_as_the_authors_do(cycle: bool) -> None:
     config = PptConfig(cycle_ratios=cycle)
