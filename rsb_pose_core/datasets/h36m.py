@@ -32,7 +32,13 @@ from rsb_pose_core.datasets.h36m_files import (
     read_frames,
     read_poses,
 )
-from rsb_pose_core.datasets.prepared import PreparedPair, Recording, box_of_joints, pixels
+from rsb_pose_core.datasets.prepared import (
+    PreparedPair,
+    Recording,
+    box_of_joints,
+    pixels,
+    reached,
+)
 from rsb_pose_core.errors import ConfigError, DataError
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.stereo_rectification import (
@@ -261,13 +267,6 @@ def _pair(
 
 def _codes(xyz_m: Float[np.ndarray, '17 3'], views: RectifiedPair) -> UInt8[np.ndarray, '2 17']:
     """VISIBLE, as the data set knows no other, but OUTSIDE where a view does not reach."""
-    codes = np.full((2, len(xyz_m)), OUTSIDE, np.uint8)
-    for code, uv, reached in zip(
-        codes, pixels(xyz_m, views.calibration), views.valid, strict=True
-    ):
-        column, row = np.nan_to_num(uv, nan=-1.0).round().astype(int).T
-        height, width = reached.shape
-        inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-        inside[inside] = reached[row[inside], column[inside]]
-        code[inside] = VISIBLE
-    return codes
+    views_uv = pixels(xyz_m, views.calibration)
+    inside = [reached(uv, shown) for uv, shown in zip(views_uv, views.valid, strict=True)]
+    return np.where(np.stack(inside), VISIBLE, OUTSIDE).astype(np.uint8)

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
 from rsb_pose_core.calibration import StereoCalibration
-from rsb_pose_core.datasets.prepared import pixels
+from rsb_pose_core.datasets.prepared import pixels, reached
 from rsb_pose_core.errors import ConfigError
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.synthesis.labels import OUTSIDE, SELF_OCCLUDED, VISIBLE
@@ -151,11 +151,9 @@ def visibility_codes(
     """
     depth_m = xyz_m[:, 2]
     codes = []
-    for uv, reached in zip(pixels(xyz_m, calibration), shown, strict=True):
-        column, row = np.nan_to_num(uv, nan=-1.0).round().astype(int).T
-        height, width = reached.shape
-        inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-        inside[inside] = reached[row[inside], column[inside]]
+    for uv, view_shown in zip(pixels(xyz_m, calibration), shown, strict=True):
         hidden = hidden_by_bones(uv, depth_m, float(calibration.fx), rule)
-        codes.append(np.where(inside, np.where(hidden, SELF_OCCLUDED, VISIBLE), OUTSIDE))
+        codes.append(
+            np.where(reached(uv, view_shown), np.where(hidden, SELF_OCCLUDED, VISIBLE), OUTSIDE)
+        )
     return np.stack(codes).astype(np.uint8)

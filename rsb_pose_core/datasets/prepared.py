@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from rsb_pose_core.calibration import StereoCalibration
@@ -58,6 +58,17 @@ def pixels(
     uvd = project(torch.from_numpy(xyz_m), calibration).numpy()
     shift = np.stack([uvd[..., 2], np.zeros_like(uvd[..., 2])], -1)
     return uvd[..., :2], uvd[..., :2] - shift
+
+
+def reached(
+    uv: Float[np.ndarray, 'joints 2'], shown: Bool[np.ndarray, 'h w']
+) -> Bool[np.ndarray, ' joints']:
+    """Joints whose pixel the raw picture reaches; shown: those pixels of the rectified one."""
+    column, row = np.nan_to_num(uv, nan=-1.0).round().astype(int).T
+    height, width = shown.shape
+    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    inside[inside] = shown[row[inside], column[inside]]
+    return np.asarray(inside)
 
 
 def box_of_joints(uv: Float[np.ndarray, 'joints 2'], margin_px: float) -> Float[np.ndarray, '4']:

@@ -200,16 +200,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def options_of(folder: Path, out: Path) -> list[str]:
+    refiner = str(folder / 'r.safetensors')
+    return ['--data', str(folder), '--refiner', refiner, '--out', str(out)]
+
+
 def test_restore_holds_every_method_side_by_side(folder: Path) -> None:
     out = folder / 'restore'
-    options = [
-        '--data',
-        str(folder),
-        '--refiner',
-        str(folder / 'r.safetensors'),
-        '--out',
-        str(out),
-    ]
+    options = options_of(folder, out)
     assert main(['experiment', 'restore', *options]) == 0
     errors = json.loads((out / 'results.json').read_text())['errors']
     assert len(errors) == 7
@@ -219,14 +217,7 @@ def test_restore_holds_every_method_side_by_side(folder: Path) -> None:
 
 def test_figure_8_is_drawn(folder: Path) -> None:
     out = folder / 'figure'
-    options = [
-        '--data',
-        str(folder),
-        '--refiner',
-        str(folder / 'r.safetensors'),
-        '--out',
-        str(out),
-    ]
+    options = options_of(folder, out)
     assert main(['experiment', 'figure-8', *options]) == 0
     assert (out / 'figure.png').stat().st_size > 10000
     assert set(json.loads((out / 'results.json').read_text())['attention']['occluded']) == {
