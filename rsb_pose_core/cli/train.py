@@ -18,7 +18,13 @@ from rsb_pose_core.training.config import load_config, read_settings
 from rsb_pose_core.training.distributed import Ranks, torchrun_ranks
 from rsb_pose_core.training.objective import FRESH, build_system
 from rsb_pose_core.training.pose_prior import PptConfig, RefinerConfig, run_ppt, run_refiner
-from rsb_pose_core.training.sources import BatchSource, RenderedSource, ShardSource
+from rsb_pose_core.training.sources import (
+    BatchSource,
+    MixedSource,
+    PhotographSource,
+    RenderedSource,
+    ShardSource,
+)
 from rsb_pose_core.training.state import keep_freed_memory
 from rsb_pose_core.training.trainer import Trainer
 
@@ -43,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--render', type=Path, metavar='DATA_DIR',
         help='draw the pairs on the device while the network trains; folder with motion/, hdri/ '
         'and so on',
+    )  # fmt: skip
+    parser.add_argument(
+        '--photographs', type=Path, nargs='+', metavar='FOLDER',
+        help='mix in photographs of people, as stereo pairs: folders of LSPET or COCO',
     )  # fmt: skip
     parser.add_argument('--val', metavar='GLOB|DIR', help="validation pairs: 'shards/val_*.npz'")
     parser.add_argument('--out', type=Path, required=True, help='directory of the run')
@@ -113,6 +123,9 @@ def _train_network(
         source = RenderedSource(config, args.render, str(device), ranks=ranks)
     else:
         source = ShardSource(config, args.data, ranks)
+    if args.photographs is not None:
+        photographs = PhotographSource(config, args.photographs, ranks)
+        source = MixedSource(source, photographs, config.photo_share)
     torch.manual_seed(config.seed)
     system = build_system(
         config.model,
@@ -131,7 +144,9 @@ def _train_transformer(
     args: argparse.Namespace, path: Path, ranks: Ranks, device: torch.device
 ) -> None:
     """Stages ppt and refiner."""
-    _refuse(args, ('render', 'val', 'model', 'backbone_weights', 'epochs', 'minutes'))
+    _refuse(
+        args, ('render', 'photographs', 'val', 'model', 'backbone_weights', 'epochs', 'minutes')
+    )
     if ranks.count > 1:
         raise ConfigError(f'{args.stage} runs in one process; start it without torchrun')
     given = {'steps': args.steps, 'seed': args.seed}

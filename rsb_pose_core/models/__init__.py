@@ -43,6 +43,8 @@ __all__ = [
 SHORT_BASELINE = DisparityRange(-7, 8)
 WIDE_BASELINE = {256: DisparityRange(-31, 32), 384: DisparityRange(-39, 40)}
 
+LITE_BACKBONES = ('lite', 'efficientnet-lite0')  # those of our slim networks
+
 Network = RSBPose | IndependentHeatmaps | AlgebraicTriangulation | VolumetricTriangulation
 
 
@@ -60,14 +62,14 @@ class Architecture:
         """The network with fresh weights."""
         trunk = BACKBONES[self.backbone]()
         model = METHODS[self.method](trunk, self)
-        if self.backbone == 'lite':
+        if self.backbone in LITE_BACKBONES:
             _channels_last(model)
         return model
 
 
 def _rsb_pose(trunk: Backbone, architecture: Architecture) -> Network:
     joints, disparities = len(H36M_17), architecture.disparities
-    if architecture.backbone == 'lite':
+    if architecture.backbone in LITE_BACKBONES:
         volume = LiteVolume(16, joints, disparities)
         return RSBPose(
             trunk, (16,), volume, disparities, joints,
@@ -112,7 +114,7 @@ METHODS: dict[str, Callable[[Backbone, Architecture], Network]] = {
 
 # The paper's counts of HRNet-W32 + T hold the attention heads (28.546 M parameters, else 28.536),
 # those of HRNet-W48 + T a single 1x1 head (63.596, else 63.611) as those of ResNet + T.
-MULTI_SCALE_BASELINES = ('lite', 'hrnet-w32')
+MULTI_SCALE_BASELINES = (*LITE_BACKBONES, 'hrnet-w32')
 
 PAPER_BACKBONES = {'resnet50': 256, 'hrnet-w32': 256, 'resnet152': 384, 'hrnet-w48': 384}
 
@@ -124,6 +126,10 @@ def _architectures() -> dict[str, Architecture]:
         'lite-wide': replace(lite, disparities=WIDE_BASELINE[256]),
         'lite-unmasked': replace(lite, attention_mask=False),
         'lite-baseline': Architecture('triangulation', 'lite'),
+        'lite0': replace(lite, backbone='efficientnet-lite0'),
+        'lite0-unmasked': replace(lite, backbone='efficientnet-lite0', attention_mask=False),
+        'lite0-baseline': Architecture('triangulation', 'efficientnet-lite0'),
+        'lite0-volume-t': Architecture('volumetric', 'efficientnet-lite0'),
     }
     for backbone, size in PAPER_BACKBONES.items():
         short = Architecture('rsb-pose', backbone, size)

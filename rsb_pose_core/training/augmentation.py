@@ -5,7 +5,7 @@ position of the crops tells nothing about depth; a stereo flip swaps and mirrors
 Appearance: exposure, colour, noise, blur and occluding patches. uint8 and OpenCV throughout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -197,10 +197,21 @@ def augment(
     """One training pair of the pool, changed at random; the same `rng` gives the same pair."""
     pair = pool.pair(index)
     out = crop_pair(pair, random_window(rng, pair['left'].shape[0], ranges), size)
+    return disturb(out, lambda: pool.pair(int(rng.integers(len(pool))))['left'], rng, ranges)
+
+
+def disturb(
+    pair: Pair,
+    other: Callable[[], np.ndarray],
+    rng: np.random.Generator,
+    ranges: Augmentation,
+) -> Pair:
+    """Flip, cover, darken and colour crops at random; patches are of the picture `other` gives."""
+    out = pair
     if rng.random() < ranges.flip:
         out = flip_pair(out)
     if rng.random() < ranges.occluder:
-        out = occlude(out, pool.pair(int(rng.integers(len(pool))))['left'], rng)
+        out = occlude(out, other(), rng)
     for view in ('left', 'right'):
         if rng.random() < ranges.black_edge:
             out[view] = blacken_edge(out[view], rng)

@@ -55,6 +55,15 @@ class StereoBatch:
             names=tuple(self.names[row] for row in chosen) if self.names else (),
         )
 
+    @classmethod
+    def join(cls, batches: Sequence['StereoBatch']) -> 'StereoBatch':
+        """All pairs of batches of one size, in order."""
+        tensors = {n: torch.cat([getattr(batch, n) for batch in batches]) for n in TENSORS}
+        fields = zip(*(batch.calibration.fields() for batch in batches), strict=True)
+        calibration = StereoCalibration(*(torch.cat(field) for field in fields))
+        names = tuple(batch.name(row) for batch in batches for row in range(len(batch)))
+        return cls(**tensors, calibration=calibration, names=names)
+
     def name(self, row: int) -> str:
         """What to call a pair in a message."""
         return self.names[row] if self.names else f'pair {row} of the batch'

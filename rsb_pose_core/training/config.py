@@ -12,6 +12,7 @@ from rsb_pose_core.errors import ConfigError
 from rsb_pose_core.models import NETWORKS
 from rsb_pose_core.training.augmentation import Augmentation
 from rsb_pose_core.training.losses import LossWeights
+from rsb_pose_core.training.photo_pairs import PhotoAugmentation
 
 T = TypeVar('T')
 
@@ -72,7 +73,9 @@ class TrainConfig:
     validate_pairs: int = 200
     validate_jitter_px: int = 12
     max_pairs: int | None = None
+    photo_share: float = 0.5  # of each batch, where photographs are given
     augmentation: Augmentation = field(default_factory=Augmentation)
+    photographs: PhotoAugmentation = field(default_factory=PhotoAugmentation)
     rendering: Rendering = field(default_factory=Rendering)
 
     def __post_init__(self) -> None:
@@ -94,6 +97,8 @@ class TrainConfig:
                 )
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f'ema_decay {self.ema_decay}: expected 0, or a value below 1')
+        if not 0 <= self.photo_share <= 1:
+            raise ConfigError(f'photo_share {self.photo_share}: expected 0 to 1')
         own = NETWORKS[self.model].input_size
         sized = tuple(replace(s, input_size=s.input_size or own) for s in self.stages)
         object.__setattr__(self, 'stages', sized)

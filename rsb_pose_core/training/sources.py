@@ -1,6 +1,6 @@
-"""Where training batches come from: shards on disk, or the renderer itself."""
+"""Where training batches come from: shards on disk, the renderer itself, photographs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from rsb_pose_core.datasets.photographs import read_photographs
 from rsb_pose_core.errors import DataError
 from rsb_pose_core.synthesis.pairs import PairSpace, make_renderer
 from rsb_pose_core.synthesis.shards import (
@@ -21,6 +22,7 @@ from rsb_pose_core.training.augmentation import STORED_SIDE, Pair, stored_side, 
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.config import TrainConfig
 from rsb_pose_core.training.distributed import Ranks, loader_threads
+from rsb_pose_core.training.photo_pairs import PhotoPool, photo_batch
 from rsb_pose_core.training.pool import SHARD_ARRAYS, PairPool, ShuffledOrder
 
 Load = Callable[[], StereoBatch]
@@ -33,9 +35,10 @@ class BatchSource(Protocol):
     def start(self, state: dict[str, Any] | None) -> None:
         """Begin, or go on from a state(). Raises DataError where there is nothing to train on."""
 
-    def take(self, count: int, size: int, step: int) -> Load:
+    def take(self, count: int, size: int, step: int, *, stereo: bool = True) -> Load:
         """Reserve the next `count` pairs for a step; the returned function makes this rank's part
-        of them, crops of `size` pixels, in another thread and in the order of the calls."""
+        of them, crops of `size` pixels, in another thread and in the order of the calls. Without
+        `stereo` nothing compares the views, so they need not belong together."""
 
     def rescan(self) -> int:
         """Look for more pairs; how many came."""
@@ -69,7 +72,7 @@ class ShardSource:
                 f'rsb-pose render or rsb-pose prepare'
             )
 
-    def take(self, count: int, size: int, step: int) -> Load:
+    def take(self, count: int, size: int, step: int, *, stereo: bool = True) -> Load:
         part = self.ranks.part(count)
         indices = self.order.take(count)[part]
         seed, ranges = (self.config.seed, step), self.config.augmentation
@@ -137,7 +140,7 @@ class RenderedSource:
             self._taken = state['pairs'] // self.ranks.count
         self._batch(self._taken // self.config.rendering.pairs_at_once)  # complain at once
 
-    def take(self, count: int, size: int, step: int) -> Load:
+    def take(self, count: int, size: int, step: int, *, stereo: bool = True) -> Load:
         part = self.ranks.part(count)
         numbers = range(self._taken, self._taken + part.stop - part.start)
         self._taken = numbers.stop
@@ -183,6 +186,68 @@ class RenderedSource:
                 self._casting = casting
             arrays = shard_arrays(self._renderer.batch(count, self._seed, first))
         return [{name: arrays[name][i] for name in SHARD_ARRAYS} for i in range(count)]
+
+
+class PhotographSource:
+    """Shuffled photographs of people as stereo pairs."""
+
+    def __init__(
+        self, config: TrainConfig, folders: Sequence[Path], ranks: Ranks | None = None
+    ) -> None:
+        """Raises DataError where a folder holds none."""
+        self.config, self.ranks = config, ranks or Ranks()
+        self.pool = PhotoPool(tuple(read_photographs(folder, 'train') for folder in folders))
+        self.order = ShuffledOrder(config.seed, len(self.pool))
+
+    def start(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            self.order.load_state(state['order'])
+
+    def take(self, count: int, size: int, step: int, *, stereo: bool = True) -> Load:
+        part = self.ranks.part(count)
+        indices, config = self.order.take(count)[part], self.config
+        return lambda: photo_batch(
+            self.pool, indices, size, (config.seed, step), config.photographs,
+            config.augmentation, stereo=stereo, first=part.start,
+        )  # fmt: skip
+
+    def rescan(self) -> int:
+        return 0
+
+    def state(self) -> dict[str, Any]:
+        return {'order': self.order.state()}
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+
+class MixedSource:
+    """Pairs of one source, and photographs as the config's share of each batch."""
+
+    def __init__(self, pairs: BatchSource, photographs: PhotographSource, share: float) -> None:
+        self.pairs, self.photographs, self.share = pairs, photographs, share
+
+    def start(self, state: dict[str, Any] | None) -> None:
+        self.pairs.start(None if state is None else state['pairs'])
+        self.photographs.start(None if state is None else state['photographs'])
+
+    def take(self, count: int, size: int, step: int, *, stereo: bool = True) -> Load:
+        photos = round(self.share * count)
+        loads = [
+            source.take(some, size, step, stereo=stereo)
+            for source, some in ((self.pairs, count - photos), (self.photographs, photos))
+            if some
+        ]
+        return lambda: StereoBatch.join([load() for load in loads])
+
+    def rescan(self) -> int:
+        return self.pairs.rescan()
+
+    def state(self) -> dict[str, Any]:
+        return {'pairs': self.pairs.state(), 'photographs': self.photographs.state()}
+
+    def __len__(self) -> int:
+        return len(self.pairs) + len(self.photographs)
 
 
 class DrawnPairs:

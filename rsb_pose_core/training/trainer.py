@@ -307,7 +307,7 @@ class Trainer:
         self._pending_state = self.source.state()
         index = self.config.stage_at(progress)
         stage = self.config.stages[index]
-        load = self.source.take(stage.batch_size, stage.input_size, step)
+        load = self.source.take(stage.batch_size, stage.input_size, step, stereo=stage.volume)
         return Pending(index, executor.submit(load))
 
     def _prefetch_next(self, executor: Executor, batch: StereoBatch) -> Pending:

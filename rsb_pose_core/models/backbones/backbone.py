@@ -20,10 +20,14 @@ class ImageNorm(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        mean: tuple[float, float, float] = IMAGE_MEAN,
+        std: tuple[float, float, float] = IMAGE_STD,
+    ) -> None:
         super().__init__()
-        self.register_buffer('mean', torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer('std', torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Image) -> Image:
         return (image - self.mean) / self.std

