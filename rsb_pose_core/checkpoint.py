@@ -39,6 +39,7 @@ def save_checkpoint(
     if isinstance(model, RSBPose | IndependentHeatmaps):
         described['disparity_first'] = model.disparities.first
         described['disparity_last'] = model.disparities.last
+        described['disparity_step'] = model.disparities.step
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(stored, str(path), {name: str(value) for name, value in described.items()})
 

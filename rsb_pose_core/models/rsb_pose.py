@@ -19,6 +19,7 @@ from rsb_pose_core.models.keypoints import (
     heatmap_to_crop,
     mass_near,
 )
+from rsb_pose_core.models.matching import HalfMatching
 from rsb_pose_core.models.soft_argmax import map_moments, volume_moments
 from rsb_pose_core.models.stereo_volume import DisparityRange, shift_sum
 
@@ -90,7 +91,8 @@ class RSBPose(nn.Module):
 
     `volume` is called with the masked features of both views and with their matching features.
     `attention_mask=False` leaves the features as they are ("w/o AM" of Table III); `heatmap_skip`
-    adds both views' 2D log-probabilities to the co-heatmap (beyond the paper).
+    adds both views' 2D log-probabilities to the co-heatmap, and matching features come from the
+    trunk or, with a `matching_stride` of 2, from HalfMatching (all three beyond the paper).
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class RSBPose(nn.Module):
         joints: int,
         *,
         matching_channels: int = 0,
+        matching_stride: int = 4,
         attention_mask: bool = True,
         heatmap_skip: bool = True,
     ) -> None:
@@ -114,7 +117,12 @@ class RSBPose(nn.Module):
         self.reduction = nn.Sequential(
             *(nn.Conv2d(a, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
         )
-        self.matching = nn.Conv2d(channels, matching_channels, 1) if matching_channels else None
+        self.matching: nn.Module | None = None
+        self.half_matching = bool(matching_channels) and matching_stride == 2
+        if self.half_matching:
+            self.matching = HalfMatching(trunk, matching_channels)
+        elif matching_channels:
+            self.matching = nn.Conv2d(channels, matching_channels, 1)
         self.volume = volume
 
     def forward(
@@ -130,7 +138,7 @@ class RSBPose(nn.Module):
         `volume=False` stops after the 2D heat maps. The calibration is not needed.
         """
         images = torch.cat([left, right]).contiguous(memory_format=torch.channels_last)
-        features = self.trunk(images)  # 2B C H W
+        features, fine = self._features(images)  # 2B C H W
         logits = self.attention(features).float()  # 2B J H W
         left_logits, right_logits = logits.chunk(2)
         views = StereoHeatmaps(
@@ -141,11 +149,26 @@ class RSBPose(nn.Module):
         masked = self.reduction(features)
         if self.attention_mask:
             masked = masked * attention_mask(logits).to(features.dtype)  # Eq. (2)
-        matching = self.matching(features) if self.matching is not None else features
+        matching = self._matching_features(features, fine)
         co_heatmap = self.volume(*masked.chunk(2), *matching.chunk(2)).float()  # B J D H W
         if self.heatmap_skip:
             co_heatmap = co_heatmap + self._joint_log_probability(left_logits, right_logits)
         return replace(views, co_heatmap=co_heatmap)
+
+    def _features(self, images: Image) -> tuple[Features, Tensor]:
+        """The trunk's features, and what HalfMatching looks at."""
+        if self.half_matching and self.trunk.channels_half:
+            return self.trunk.forward_with_half(images)
+        features: Tensor = self.trunk(images)
+        return features, images
+
+    def _matching_features(self, features: Features, fine: Tensor) -> Tensor:
+        """What the volume compares; the features themselves where it compares nothing."""
+        if self.matching is None:
+            return features
+        inputs = (fine, features) if self.half_matching else (features,)
+        matching: Tensor = self.matching(*inputs)
+        return matching
 
     def _joint_log_probability(
         self, heatmap_left: JointMaps, heatmap_right: JointMaps
@@ -165,7 +188,8 @@ def co_keypoints(heatmaps: StereoHeatmaps) -> CoKeypoints:
     difference of their columns.
     """
     if heatmaps.co_heatmap is not None:
-        moments = volume_moments(heatmaps.co_heatmap, heatmaps.disparities.first)
+        planes = heatmaps.disparities
+        moments = volume_moments(heatmaps.co_heatmap, planes.first, planes.step)
         uvd, covariance = moments.mean, moments.covariance
         log_plane = torch.logsumexp(heatmaps.co_heatmap.float(), 2)
     else:

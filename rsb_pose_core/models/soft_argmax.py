@@ -18,7 +18,7 @@ Volumes = Float[Tensor, 'batch joints depth height width']
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the softmax of a map (u, v) or a volume (u, v, d), in cells.
+    """Of the softmax of a map (u, v) or a volume (u, v, d), in cells (d in steps of its planes).
 
     mean: (B,J,2 or 3); covariance: (B,J,n,n); log_sum_exp: (B,J), which turns logits into
     log-probabilities without another pass.
@@ -38,8 +38,11 @@ def _plane_basis(height: int, width: int, like: Tensor) -> Float[Tensor, 'cells 
     return torch.stack([column.flatten() for column in columns], -1)
 
 
-def volume_moments(logits: Volumes, disparity_first: int) -> Moments:
-    """Mean and covariance of (u, v, d) under softmax(logits); d counts from `disparity_first`."""
+def volume_moments(logits: Volumes, disparity_first: float, step: float = 1) -> Moments:
+    """Mean and covariance of (u, v, d) under softmax(logits).
+
+    d counts from `disparity_first`, by `step` from plane to plane.
+    """
     batch, joints, depth, height, width = logits.shape
     dtype = torch.promote_types(logits.dtype, torch.float32)
     with without_autocast(logits):
@@ -48,6 +51,7 @@ def volume_moments(logits: Volumes, disparity_first: int) -> Moments:
         sums = torch.exp(flat - peak) @ _plane_basis(height, width, flat)  # B J D 6
         total = sums[..., 0].sum(2)  # B J
         d = torch.arange(depth, device=flat.device, dtype=dtype) - (depth - 1) / 2
+        d = d * step
         along = sums / total[..., None, None]
         _, u, v, uu, uv, vv = along.sum(2).unbind(-1)
         weighted = (along * d[:, None]).sum(2)
@@ -56,7 +60,7 @@ def volume_moments(logits: Volumes, disparity_first: int) -> Moments:
         mean = torch.stack([u, v, ed], -1)
         second = torch.stack([uu, uv, ud, uv, vv, vd, ud, vd, dd], -1)
         covariance = second.view(batch, joints, 3, 3) - mean[..., :, None] * mean[..., None, :]
-        middle = [(width - 1) / 2, (height - 1) / 2, (depth - 1) / 2 + disparity_first]
+        middle = [(width - 1) / 2, (height - 1) / 2, (depth - 1) / 2 * step + disparity_first]
         log_sum_exp = peak[..., 0, 0] + torch.log(total)
     return Moments(mean + mean.new_tensor(middle), covariance, log_sum_exp)
 
