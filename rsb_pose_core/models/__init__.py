@@ -5,7 +5,7 @@ and the rivals of learnable triangulation; `lite` is ours. `-wide` stands for th
 (H36M) with its larger range of disparities, `-unmasked` for no attention mask (Table III).
 Beyond the paper: `-half-planes` for planes half a heat-map pixel apart, `-stride2` for matching
 features at half the image's size, `-skip` for 2D log-probabilities added to the volume (`lite` has
-them, `lite-noskip` not).
+them, `lite-noskip` not). `lite-efficientnet` begins with ImageNet's weights, `lite` from nothing.
 """
 
 from collections.abc import Callable
@@ -51,6 +51,8 @@ HALF_PIXEL_PLANES = DisparityRange(-8, 7.5, 0.5)
 MATCHING_GROUPS = {0: 0, 2: 4, 4: 8}
 WIDE_BASELINE = {256: DisparityRange(-31, 32), 384: DisparityRange(-39, 40)}
 
+PEAK_RADIUS = 5  # heat-map pixels
+
 LITE_BACKBONES = ('lite', 'efficientnet-lite0')  # those of our slim networks
 
 Network = RSBPose | IndependentHeatmaps | AlgebraicTriangulation | VolumetricTriangulation
@@ -67,6 +69,7 @@ class Architecture:
     attention_mask: bool = True
     matching_stride: int = 0  # of features whose correlations join the volume: 4, 2; 0: none
     heatmap_skip: bool = False  # 2D log-probabilities added to the volume
+    peak_radius: int | None = None  # heat-map pixels; None: keypoints are means of whole maps
 
     def build(self) -> Network:
         """The network with fresh weights."""
@@ -86,6 +89,7 @@ def _rsb_pose(trunk: Backbone, architecture: Architecture) -> Network:
         'matching_stride': stride,
         'attention_mask': architecture.attention_mask,
         'heatmap_skip': architecture.heatmap_skip,
+        'peak_radius': architecture.peak_radius,
     }
     if architecture.backbone in LITE_BACKBONES:
         lite = LiteVolume(
@@ -105,6 +109,7 @@ def _triangulation(trunk: Backbone, architecture: Architecture) -> Network:
         architecture.disparities,
         len(H36M_17),
         multi_scale=architecture.backbone in MULTI_SCALE_BASELINES,
+        peak_radius=architecture.peak_radius,
     )
 
 
@@ -138,6 +143,9 @@ PAPER_BACKBONES = {'resnet50': 256, 'hrnet-w32': 256, 'resnet152': 384, 'hrnet-w
 
 def _architectures() -> dict[str, Architecture]:
     lite = Architecture('rsb-pose', 'lite', matching_stride=4, heatmap_skip=True)
+    efficientnet = replace(
+        lite, backbone='efficientnet-lite0', matching_stride=2, peak_radius=PEAK_RADIUS
+    )
     made = {
         'lite': lite,
         'lite-wide': replace(lite, disparities=WIDE_BASELINE[256]),
@@ -149,11 +157,10 @@ def _architectures() -> dict[str, Architecture]:
             lite, disparities=HALF_PIXEL_PLANES, matching_stride=2
         ),
         'lite-baseline': Architecture('triangulation', 'lite'),
-        'lite0': replace(lite, backbone='efficientnet-lite0'),
-        'lite0-stride2': replace(lite, backbone='efficientnet-lite0', matching_stride=2),
-        'lite0-unmasked': replace(lite, backbone='efficientnet-lite0', attention_mask=False),
-        'lite0-baseline': Architecture('triangulation', 'efficientnet-lite0'),
-        'lite0-volume-t': Architecture('volumetric', 'efficientnet-lite0'),
+        'lite-efficientnet': efficientnet,
+        'lite-efficientnet-unmasked': replace(efficientnet, attention_mask=False),
+        'lite-efficientnet-baseline': replace(efficientnet, method='triangulation'),
+        'lite-efficientnet-volume-t': replace(efficientnet, method='volumetric'),
     }
     for backbone, size in PAPER_BACKBONES.items():
         short = Architecture('rsb-pose', backbone, size)

@@ -248,7 +248,7 @@ def test_another_network_on_the_same_backbone_gives_what_fits(
     assert len(taken) < len(fresh)
     assert f'{len(taken)} of {len(own)} tensors taken over' in capsys.readouterr().out
     with pytest.raises(ConfigError, match='with another backbone; give --model lite-baseline'):
-        build_system('lite0', weights=tmp_path / 'w.safetensors')
+        build_system('lite-efficientnet', weights=tmp_path / 'w.safetensors')
 
 
 # ---- full pictures ----
