@@ -1,0 +1,457 @@
+"""The comparison on several test sets, and files of predictions, against plain formulas."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from rsb_pose_core.calibration import StereoCalibration
+from rsb_pose_core.checkpoint import save_checkpoint, save_refiner
+from rsb_pose_core.cli import main
+from rsb_pose_core.errors import ConfigError, DataError
+from rsb_pose_core.geometry import project
+from rsb_pose_core.metrics import JointErrors
+from rsb_pose_core.models import NETWORKS, PoseTransformer
+from rsb_pose_core.skeleton import H36M_17
+from rsb_pose_core.training.augmentation import evaluation_batch
+from rsb_pose_core.training.comparison import (
+    SetResult,
+    against_rivals,
+    by_distance,
+    by_ppt,
+    in_order,
+    on_same_joints,
+    path_traced,
+    times_better,
+)
+from rsb_pose_core.training.comparison_report import (
+    baseline_table,
+    distance_table,
+    headline,
+    rival_table,
+    same_joints_table,
+)
+from rsb_pose_core.training.evaluation import Evaluated
+from rsb_pose_core.training.loaded import load_methods, networks_in, titles
+from rsb_pose_core.training.pool import HeldPairs, PairPool, open_pool
+from rsb_pose_core.training.predictions import Predictions
+from rsb_pose_core.training.report import EvaluatedMethod
+
+JITTER = 7
+ABSENT = [H36M_17.index(name) for name in ('spine', 'neck', 'head')]
+Arrays = dict[str, Any]
+
+
+def write_set(folder: Path, pairs: int, baseline_m: float, seed: int) -> np.ndarray:
+    """Noise with people before it, some joints outside the crops; returns the true positions."""
+    rng = np.random.default_rng(seed)
+    xyz = rng.normal(0, (0.3, 0.45, 0.3), (pairs, 17, 3)) + (0, 0, 2.5)
+    cx_right = 143.5 + 260 * baseline_m / 2.5
+    one = StereoCalibration.from_values(260.0, 260.0, 143.5, cx_right, 140.0, baseline_m)
+    calibration = StereoCalibration.stack([one] * pairs)
+    uvd = project(torch.from_numpy(xyz), calibration).numpy()
+    folder.mkdir(parents=True)
+    np.savez(
+        folder / 'frames_000.npz',
+        left=rng.integers(0, 255, (pairs, 288, 288, 3), dtype=np.uint8),
+        right=rng.integers(0, 255, (pairs, 288, 288, 3), dtype=np.uint8),
+        xyz_m=xyz.astype(np.float32),
+        uv_left=uvd[..., :2].astype(np.float32),
+        uv_right=(uvd[..., :2] - uvd[..., 2:] * (1.0, 0.0)).astype(np.float32),
+        visibility=rng.integers(0, 4, (pairs, 2, 17)).astype(np.uint8),
+        calibration=torch.stack(calibration.fields(), -1).numpy(),
+    )
+    return xyz
+
+
+def arrays_of(xyz_m: np.ndarray, name: str, pairs: list[int]) -> Arrays:
+    return {
+        'method': np.array('a stranger'), 'set': np.array(name), 'pairs': np.array(pairs),
+        'xyz_m': xyz_m.astype(np.float32),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sets, and predictions of pairs 4, 0 and 2 of one: 3 cm off, without three joints."""
+    folder = tmp_path_factory.mktemp('sets')
+    xyz = write_set(folder / 'mhad-like', 5, 0.12, 0)
+    write_set(folder / 'cycles', 3, 0.12, 1)
+    (folder / 'empty').mkdir()
+    told = xyz[[4, 0, 2]] + (0.03, 0.0, 0.0)
+    told[:, ABSENT] = np.nan
+    told[1] = np.nan  # pair 0 was not found
+    np.savez(folder / 'told.npz', **arrays_of(told, 'mhad-like', [4, 0, 2]))
+    return folder
+
+
+# ---- predictions ----
+
+
+def test_predictions_are_measured_as_networks_are(sets: Path) -> None:
+    told = Predictions.read(sets / 'told.npz')
+    assert (told.method, told.data_set, told.numbers) == ('a stranger', 'mhad-like', (4, 0, 2))
+    assert told.joints.tolist() == [joint not in ABSENT for joint in range(17)]
+    pool = open_pool(str(sets / 'mhad-like'), 5)
+    found = told.evaluate(pool, JITTER)
+    batch = evaluation_batch(pool, [4, 0, 2], 256, JITTER)
+    errors = found.errors
+    uv = {}
+    for view, one in (('left', batch.uv_left), ('right', batch.uv_right)):
+        uv[view] = one.double().numpy()
+    fx = batch.calibration.fx.numpy()[:, None]
+    for row in (0, 2):
+        known = [joint for joint in range(17) if joint not in ABSENT]
+        assert errors.absolute_mm[row, known].numpy() == pytest.approx(30.0, abs=1e-3)
+        assert errors.relative_mm[row, known].numpy() == pytest.approx(0.0, abs=1e-3)
+        assert errors.absolute_mm[row, ABSENT].isnan().all()
+        assert errors.uv_px is not None
+        # 3 cm to the right are fx 0.03 / Z pixels in both views
+        z = batch.xyz_m[row, known, 2].double().numpy()
+        assert errors.uv_px[row, 0, known].numpy() == pytest.approx(fx[row] * 0.03 / z, abs=1e-3)
+        assert errors.uv_px[row, 1, known].numpy() == pytest.approx(fx[row] * 0.03 / z, abs=1e-3)
+        assert errors.disparity_px[row, known].numpy() == pytest.approx(0.0, abs=1e-3)
+    assert errors.absolute_mm[1].isnan().all()
+    inside = np.stack([((p >= 0) & (p <= 255)).all(-1) for p in uv.values()]).all(0)
+    shown = np.stack([pool.labels(n)['visibility'] for n in (4, 0, 2)])
+    assert errors.counted.numpy().tolist() == (inside & (shown != 3).all(1)).tolist()
+
+
+def test_a_part_of_predictions_keeps_its_numbers(sets: Path) -> None:
+    told = Predictions.read(sets / 'told.npz')
+    part = told.of([2, 3, 4])
+    assert part.numbers == (4, 2)
+    assert torch.equal(part.xyz_m.nan_to_num(9), told.xyz_m[[0, 2]].nan_to_num(9))
+    with pytest.raises(DataError, match='none of the pairs of mhad-like'):
+        told.of([1, 3])
+
+
+POSES = np.zeros((2, 17, 3))
+HALF = POSES.copy()
+HALF[0, 3, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        ({'xyz_m': None}, 'expected arrays method, set, pairs, xyz_m'),
+        ({'xyz_m': POSES[:, :16]}, r'\(2, 16, 3\), expected floats \(2, 17, 3\)'),
+        ({'xyz_m': POSES.astype(int)}, 'expected floats'),
+        ({'xyz_m': HALF}, 'NaN in part'),
+        ({'xyz_m': POSES + np.inf}, 'infinite'),
+        ({'pairs': np.array([0.0, 1.0])}, 'pairs is float64'),
+        ({'pairs': np.array([1, 1])}, 'twice'),
+        ({'pairs': np.array([-1, 1])}, 'below 0'),
+        ({'method': np.array(3)}, 'method is no string'),
+        ({'set': np.array(['a'])}, 'set is no string'),
+    ],
+)
+def test_a_bad_file_of_predictions_is_one_sentence(
+    changed: Arrays, message: str, tmp_path: Path
+) -> None:
+    arrays = {**arrays_of(POSES, 'mhad-like', [0, 1]), **changed}
+    path = tmp_path / 'p.npz'
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+    with pytest.raises(DataError, match=message) as caught:
+        Predictions.read(path)
+    assert '\n' not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_what_is_no_npz_is_no_file_of_predictions(tmp_path: Path) -> None:
+    path = tmp_path / 'p.npz'
+    for content in (None, b'', b'words'):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(DataError, match='not a readable .npz of predictions'):
+            Predictions.read(path)
+
+
+# ---- groups and ratios ----
+
+
+def evaluated(seed: int, numbers: tuple[int, ...], lost: float = 0.0) -> Evaluated:
+    """Random errors, a share of the joints not found."""
+    rng = np.random.default_rng(seed)
+    shape = (len(numbers), 17)
+    absolute = torch.from_numpy(rng.uniform(5, 500, shape))
+    absolute[torch.from_numpy(rng.random(shape) < lost)] = torch.nan
+    nothing = torch.full(shape, torch.nan, dtype=torch.float64)
+    of_pair = np.random.default_rng(99)  # the truth is the same for every method
+    depths = torch.from_numpy(of_pair.uniform(0.5, 7, (20, 17)))
+    visibility = torch.from_numpy(of_pair.integers(0, 3, (20, 2, 17)).astype(np.uint8))
+    counted = torch.from_numpy(of_pair.random((20, 17)) < 0.8)
+    rows = list(numbers)
+    ones = torch.ones(len(numbers), 2, dtype=torch.float64)
+    errors = JointErrors(
+        absolute_mm=absolute, relative_mm=absolute / 2, uv_px=None, disparity_px=nothing,
+        similarity=nothing, depth_m=depths[rows], visibility=visibility[rows],
+        counted=counted[rows], rooted=torch.ones(len(numbers), dtype=torch.bool),
+        crop_side_px=ones[:, 0], box_width_px=ones, torso_px=ones,
+    )  # fmt: skip
+    return Evaluated(numbers, torch.zeros(*shape, 3, dtype=torch.float64), errors)
+
+
+def method(name: str, model: str, **stages: Evaluated) -> EvaluatedMethod:
+    facts = {
+        'model': model, 'weights': f'{name}.safetensors', 'input_size': 64, 'sha256': 'f' * 64,
+        'metadata': {'pairs_seen': '12'},
+    }  # fmt: skip
+    return EvaluatedMethod(name, facts, stages)
+
+
+NUMBERS = tuple(range(12))
+
+
+@pytest.fixture
+def result() -> SetResult:
+    found = in_order([
+        method('T', 'lite-baseline', initial=evaluated(2, NUMBERS)),
+        method('unmasked', 'lite-unmasked', initial=evaluated(4, NUMBERS)),
+        method('ours', 'lite', initial=evaluated(0, NUMBERS), refined=evaluated(1, NUMBERS)),
+        method('V', 'volume-t', initial=evaluated(5, NUMBERS)),
+    ])  # fmt: skip
+    facts = {'joint_numbers': list(range(17)), 'joints': ['all'], 'pairs_found': 3}
+    other = EvaluatedMethod('M', facts, {'initial': evaluated(3, (7, 0, 11), lost=0.4)})
+    return SetResult('mhad-like', 0.226, NUMBERS, tuple(found), (other,))
+
+
+def values(found: Evaluated, group: torch.Tensor | None = None) -> np.ndarray:
+    return found.errors.absolute_mm[found.errors.counted if group is None else group].numpy()
+
+
+def test_networks_of_one_trunk_stand_together(result: SetResult) -> None:
+    assert [found.name for found in result.methods] == ['ours', 'unmasked', 'T', 'V']
+    assert [name for name, _ in result.rows()] == ['ours + PPT', 'ours', 'unmasked', 'T', 'V']
+    assert result.title == 'mhad-like, 226 mm'
+    assert replace(result, name='wide', baseline_m=3.702).title == 'wide, 3.7 m'
+
+
+def test_errors_by_distance_are_those_of_the_joints_there(result: SetResult) -> None:
+    rows = dict(result.rows())
+    errors = rows['ours'].errors
+    found = by_distance(errors)
+    assert list(found)[0] == (0.0, 1.0)
+    assert list(found)[-1] == (6.0, math.inf)
+    for (low, high), part in found.items():
+        group = errors.counted & (errors.depth_m >= low) & (errors.depth_m < high)
+        mine = values(rows['ours'], group)
+        assert part.count == len(mine) > 0
+        assert part.median == pytest.approx(np.median(mine))
+    assert sum(part.count for part in found.values()) == int(errors.counted.sum())
+    lines = distance_table(result).splitlines()
+    cells = [cell.strip() for cell in lines[3].split('|')]
+    assert cells[1] == 'ours'
+    assert cells[2:-1] == [f'{part.median:.0f}' for part in found.values()]
+    assert lines[0].split('|')[-2].strip() == '6 m and more'
+    assert [line.split('|')[1].strip() for line in lines[2:]][-2:] == ['M', 'joints']
+    counts = [int(cell) for cell in lines[-1].split('|')[2:-1]]
+    assert counts == [part.count for part in found.values()]
+
+
+def test_the_ratio_is_to_heat_maps_on_the_same_trunk(result: SetResult) -> None:
+    found = against_rivals(result)
+    assert set(found) == {'ours + PPT', 'ours', 'unmasked'}
+    rows = dict(result.rows())
+    for name, ratio in found.items():
+        mine, theirs = values(rows[name]), values(rows['T'])
+        assert ratio.median == pytest.approx(np.median(mine) / np.median(theirs))
+        assert ratio.mean == pytest.approx(mine.mean() / theirs.mean())
+    table = rival_table([result])
+    assert table is not None
+    first = table.splitlines()[2].split('|')
+    median, mean = found['ours + PPT'].median, found['ours + PPT'].mean
+    assert first[2].strip() == f'{median:.2f} / {mean:.2f}'
+    assert rival_table([replace(result, methods=result.methods[:1])]) is None
+
+
+def test_the_pose_transformer_is_judged_by_occluded_joints(result: SetResult) -> None:
+    (found,) = by_ppt(result).values()
+    rows = dict(result.rows())
+    hidden = rows['ours'].errors.counted & (rows['ours'].errors.visibility[:, 0] != 0)
+    after, before = values(rows['ours + PPT'], hidden), values(rows['ours'], hidden)
+    assert found.mean == pytest.approx(after.mean() / before.mean())
+    assert found.median == pytest.approx(np.median(after) / np.median(before))
+
+
+def test_path_traced_pairs_are_held_against_the_same_pairs(result: SetResult) -> None:
+    few = tuple(replace_stages(found, (3, 1, 15)) for found in result.methods)
+    cycles = SetResult('cycles', 0.226, (3, 1, 15), few)
+    found = path_traced([result, cycles])
+    drawn = dict(result.rows())['T']
+    theirs = np.concatenate([
+        drawn.errors.absolute_mm[row][drawn.errors.counted[row]].numpy() for row in (1, 3)
+    ])  # fmt: skip
+    traced = dict(cycles.rows())['T'].errors
+    mine = np.concatenate([traced.absolute_mm[row][traced.counted[row]] for row in (0, 1)])
+    assert found['T'].median == pytest.approx(np.median(mine) / np.median(theirs))
+    assert path_traced([result]) == {}
+
+
+def replace_stages(found: EvaluatedMethod, numbers: tuple[int, ...]) -> EvaluatedMethod:
+    stages = {name: evaluated(50 + len(name), numbers) for name in found.stages}
+    return replace(found, stages=stages)
+
+
+def test_methods_are_compared_on_equal_joints_of_equal_pairs(result: SetResult) -> None:
+    (other,) = result.predicted
+    same = on_same_joints({'M': other.final, **dict(result.rows())})
+    ours, theirs = dict(result.rows())['ours'].errors, other.final.errors
+    mine, told = [], []
+    for row, number in enumerate((7, 0, 11)):
+        for joint in range(17):
+            if theirs.counted[row, joint] and theirs.absolute_mm[row, joint].isfinite():
+                told.append(float(theirs.absolute_mm[row, joint]))
+                mine.append(float(ours.absolute_mm[number, joint]))
+    assert 10 < len(mine) < int(theirs.counted.sum())
+    assert {found.expected for found in same.values()} == {len(mine)}
+    assert same['ours'].mpjpe_ab_mm.median == pytest.approx(np.median(mine))
+    assert same['M'].mpjpe_ab_mm.mean == pytest.approx(np.mean(told))
+    assert same['ours'].mpjpe_re_mm.mean == pytest.approx(np.mean(mine) / 2)
+    ratio = times_better(result, other)['ours']
+    assert ratio.median == pytest.approx(np.median(told) / np.median(mine))
+    text = same_joints_table(result, other)
+    assert f'{len(mine)} of {int(theirs.counted.sum())} counted joints' in text
+    assert 'found in 3 of 3 pairs (of 12 of the set)' in text
+    row = next(line for line in text.splitlines() if line.startswith('| ours  '))
+    assert row.split('|')[-2].strip() == f'{ratio.median:.2f} / {ratio.mean:.2f}'
+
+
+def test_baselines_are_compared_at_one_depth(result: SetResult) -> None:
+    short = SetResult('short', 0.05, NUMBERS, result.methods)
+    lines = baseline_table([result, short]).splitlines()
+    assert [cell.strip() for cell in lines[0].split('|')[2:-1]] == ['short, 50 mm', result.title]
+    errors = dict(result.rows())['T'].errors
+    group = errors.counted & (errors.depth_m >= 2) & (errors.depth_m < 3)
+    row = next(line for line in lines if line.startswith('| T '))
+    assert row.split('|')[2].strip() == f'{float(errors.absolute_mm[group].quantile(0.5)):.0f}'
+    assert lines[-1].split('|')[2].strip() == str(int(group.sum()))
+
+
+def test_the_headline_holds_the_first_set_and_the_error_of_the_others(result: SetResult) -> None:
+    short = SetResult('short', 0.05, NUMBERS, result.methods)
+    lines = headline([result, short]).splitlines()
+    row = next(line for line in lines if line.startswith('| ours + PPT'))
+    found = dict(result.rows())['ours + PPT']
+    mine = values(found)
+    seen = values(found, found.errors.visible)
+    cells = [cell.strip() for cell in row.split('|')[2:-1]]
+    assert cells[0] == cells[-1] == f'{np.median(mine):.0f} / {mine.mean():.0f}'
+    assert cells[2] == f'{np.median(seen):.0f} / {seen.mean():.0f}'
+    assert cells[5] == f'{np.mean(mine / 2 < 150):.1%}'
+
+
+# ---- the command ----
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('weights')
+    torch.manual_seed(0)
+    for name, model, refiner in (
+        ('ours', 'lite', PoseTransformer(depth=2)), ('base', 'lite-baseline', None),
+    ):  # fmt: skip
+        metadata = {'model': model, 'input_size': 64, 'pairs_seen': 12}
+        save_checkpoint(folder / f'{name}.safetensors', NETWORKS[model].build(), metadata, refiner)
+    save_refiner(folder / 'transformer.safetensors', PoseTransformer(depth=2), {})
+    return folder
+
+
+def test_networks_of_a_folder_are_taken_by_what_they_hold(weights: Path, tmp_path: Path) -> None:
+    paths = networks_in(weights)
+    assert [path.stem for path in paths] == ['base', 'ours']
+    with pytest.raises(ConfigError, match='no weights of a network'):
+        networks_in(tmp_path)
+    loaded = load_methods([(path.stem, path) for path in paths], torch.device('cpu'))
+    trunk = NETWORKS['lite'].backbone
+    assert titles(loaded) == [f'heat maps + triangulation, {trunk}', f'RSB-Pose, {trunk}']
+    twice = titles([*loaded, replace(loaded[1], name='again')])
+    assert twice[1:] == [f'RSB-Pose, {trunk} (ours)', f'RSB-Pose, {trunk} (again)']
+
+
+def test_pairs_in_memory_are_those_of_the_pool(sets: Path) -> None:
+    pool = PairPool(str(sets / 'mhad-like'))
+    pool.scan()
+    held = HeldPairs(pool, [3, 1], 'pictures')
+    assert (len(held), held.name(3)) == (5, pool.name(3))
+    batches = [evaluation_batch(pairs, [1, 3], 64, JITTER) for pairs in (pool, held)]
+    assert torch.equal(batches[0].right, batches[1].right)
+    assert torch.equal(batches[0].uv_right, batches[1].uv_right)
+
+
+def test_one_command_compares_everything(
+    sets: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / 'weights').symlink_to(weights)
+    monkeypatch.chdir(tmp_path)
+    told = str(sets / 'told.npz')
+    command = ['evaluate', '--all', '--data', str(sets), '--device', 'cpu', '--out', 'out']
+    assert main([*command, '--predictions', told]) == 0
+    printed = capsys.readouterr()
+    assert 'mhad-like, RSB-Pose' in printed.err  # progress
+    assert 'empty' not in printed.out
+    report = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
+    assert list(report['sets']) == ['mhad-like', 'cycles']
+    assert [one['pairs'] for one in report['sets'].values()] == [5, 3]
+    assert report['sets']['cycles']['baseline_m'] == pytest.approx(0.12)
+    first = report['sets']['mhad-like']
+    (stranger,) = first['predictions'].values()
+    assert (stranger['pairs'], stranger['pairs_found'], len(stranger['joints'])) == (3, 2, 14)
+    assert stranger['figures']['all']['mpjpe_ab_mm']['median'] == pytest.approx(30.0, abs=1e-2)
+    same = stranger['same_joints']
+    assert len({found['expected'] for found in same.values()}) == 1
+    trunk = NETWORKS['lite'].backbone
+    names = [
+        f'RSB-Pose, {trunk} + PPT', f'RSB-Pose, {trunk}', f'heat maps + triangulation, {trunk}',
+    ]  # fmt: skip
+    assert list(first['rows']) == names
+    page = (tmp_path / 'out' / 'comparison.md').read_text()
+    median, mean = (
+        first['rows'][names[0]]['all']['mpjpe_ab_mm'][kind] for kind in ('median', 'mean')
+    )
+    row = next(line for line in page.splitlines() if line.startswith(f'| {names[0]} '))
+    assert row.split('|')[2].strip() == f'{median:.0f} / {mean:.0f}'
+    assert '12 pairs drawn in training' in page
+    for name in ('sets', 'distances'):
+        picture = cv2.imread(f'out/{name}.png')
+        assert picture.shape[1] == 1000
+        assert picture.std() > 5
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--data', 'nowhere'], 'no test sets'),
+        (['--predictions', 'nowhere.npz'], 'not a readable .npz of predictions'),
+        (['--predictions', 'OTHER'], 'predictions of the set other'),
+        (['--predictions', 'LATE'], 'none of the pairs of mhad-like'),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    options: list[str], message: str, sets: Path, weights: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name, data_set, number in (('OTHER', 'other', 0), ('LATE', 'mhad-like', 1000)):
+        path = tmp_path / f'{name}.npz'
+        np.savez(path, **arrays_of(POSES[:1], data_set, [number]))
+        options = [str(path) if option == name else option for option in options]
+    command = ['evaluate', '--all', '--weights', str(weights / 'base.safetensors')]
+    assert main([*command, '--data', str(sets), '--device', 'cpu', *options]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith('rsb-pose evaluate:')
+    assert message in last
+
+
+def test_predictions_belong_to_all(
+    sets: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ['evaluate', '--weights', str(weights / 'base.safetensors'), '--data', str(sets)]
+    assert main([*command, '--predictions', str(sets / 'told.npz')]) == 2
+    assert 'give --all' in capsys.readouterr().err
