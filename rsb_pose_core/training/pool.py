@@ -4,6 +4,7 @@ import glob
 import os
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -221,7 +222,10 @@ class HeldPairs:
     def __init__(self, pool: PairPool, numbers: Sequence[int], progress: str) -> None:
         """Reads the pairs; `progress` names a progress bar."""
         self._pool = pool
-        self._held = {n: pool.pair(n) for n in tqdm(numbers, desc=progress, unit='pair')}
+        with ThreadPoolExecutor() as executor:  # decoding lets other threads run
+            read = executor.map(pool.pair, numbers)
+            shown = tqdm(read, desc=progress, total=len(numbers), unit='pair')
+            self._held = dict(zip(numbers, shown, strict=True))
 
     def __len__(self) -> int:
         return len(self._pool)
