@@ -21,6 +21,7 @@ from rsb_pose_core.training.comparison_report import (
     comparison_dict,
     comparison_markdown,
     headline,
+    ratio_lines,
     rival_table,
     set_table,
 )
@@ -52,7 +53,8 @@ def run_all(args: argparse.Namespace, loaded: Sequence[LoadedMethod], device: to
         results.append(_evaluate_set(folder, methods, mine, args, device))
         print(f'\n{results[-1].title}\n{set_table(results[-1])}\n')
     ratios = rival_table(results)
-    print(headline(results) + (f'\n\n{ratios}' if ratios else ''))
+    print('\n\n'.join(part for part in (headline(results), ratios) if part))
+    print('\n'.join(ratio_lines(results)))
     if args.out is not None:
         _write(args, results)
     return 0
@@ -105,21 +107,23 @@ def _evaluate_set(
         numbers=tuple(numbers),
         methods=tuple(in_order(evaluated)),
         predicted=tuple(
-            _measured(told.of(numbers), pairs(STORED_CROP), args.jitter_px) for told in predictions
+            _measured(told, numbers, pairs(STORED_CROP), args.jitter_px) for told in predictions
         ),
     )
 
 
-def _measured(told: Predictions, pairs: HeldPairs, jitter_px: int) -> EvaluatedMethod:
-    joints = told.joints.nonzero().flatten().tolist()
+def _measured(
+    told: Predictions, numbers: Sequence[int], pairs: HeldPairs, jitter_px: int
+) -> EvaluatedMethod:
+    joints, part = told.joints.nonzero().flatten().tolist(), told.of(numbers)
     facts: dict[str, Any] = {
         'file': told.path.name,
-        'pairs': len(told.numbers),
-        'pairs_found': int(told.xyz_m.isfinite().all(-1).any(1).sum()),
+        'pairs': len(part.numbers),
+        'pairs_found': int(part.xyz_m.isfinite().all(-1).any(1).sum()),
         'joint_numbers': joints,
         'joints': [H36M_17.joint_names[joint].replace('_', ' ') for joint in joints],
     }
-    return EvaluatedMethod(told.method, facts, {'initial': told.evaluate(pairs, jitter_px)})
+    return EvaluatedMethod(told.method, facts, {'initial': part.evaluate(pairs, jitter_px)})
 
 
 def _write(args: argparse.Namespace, results: Sequence[SetResult]) -> None:

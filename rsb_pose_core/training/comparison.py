@@ -1,7 +1,7 @@
 """Several methods on several test sets: the figures beyond those of one method on one set."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -9,7 +9,6 @@ from rsb_pose_core.metrics import (
     Distribution,
     JointErrors,
     JointMask,
-    Scores,
     distribution,
     scores,
 )
@@ -103,19 +102,28 @@ def by_distance(errors: JointErrors) -> dict[tuple[float, float], Distribution]:
     return found
 
 
-def on_same_joints(several: Mapping[str, Evaluated]) -> dict[str, Scores]:
-    """Scores on the pairs that all have, and there on the joints that all found.
+def found_any(method: EvaluatedMethod) -> bool:
+    """Whether it found a counted joint."""
+    errors = method.final.errors
+    return bool((errors.counted & errors.absolute_mm.isfinite()).any())
+
+
+def on_same_joints(several: Mapping[str, Evaluated]) -> dict[str, Evaluated]:
+    """The pairs that all have, of which only the joints that all found are counted.
 
     So what one method did not find, or has not, counts for none of them.
     """
-    shared = set.intersection(*(set(found.numbers) for found in several.values()))
-    order = sorted(shared)
-    errors = {}
+    order = sorted(set.intersection(*(set(found.numbers) for found in several.values())))
+    parts = {}
     for name, found in several.items():
         row_of = {number: row for row, number in enumerate(found.numbers)}
-        errors[name] = found.errors.take([row_of[number] for number in order])
-    common = torch.stack([each.absolute_mm.isfinite() for each in errors.values()]).all(0)
-    return {name: scores(each, common) for name, each in errors.items()}
+        rows = [row_of[number] for number in order]
+        parts[name] = Evaluated(tuple(order), found.xyz_m[rows], found.errors.take(rows))
+    common = torch.stack([part.errors.absolute_mm.isfinite() for part in parts.values()]).all(0)
+    return {
+        name: replace(part, errors=replace(part.errors, counted=part.errors.counted & common))
+        for name, part in parts.items()
+    }
 
 
 # ---- ratios ----
@@ -185,8 +193,18 @@ def path_traced(results: Sequence[SetResult]) -> dict[str, Ratio]:
 
 
 def times_better(result: SetResult, other: EvaluatedMethod) -> dict[str, Ratio]:
-    """MPJPE_ab of a file of predictions over each network's, on the same joints of the same
-    pairs."""
+    """MPJPE_ab of a file of predictions over that of each network, on the same joints."""
     same = on_same_joints({**dict(result.rows()), other.name: other.final})
-    theirs = same.pop(other.name).mpjpe_ab_mm
-    return {name: Ratio.of(theirs, found.mpjpe_ab_mm) for name, found in same.items()}
+    theirs = scores(same.pop(other.name).errors).mpjpe_ab_mm
+    return {
+        name: Ratio.of(theirs, scores(found.errors).mpjpe_ab_mm) for name, found in same.items()
+    }
+
+
+def rows_of_rsb_pose(result: SetResult) -> set[str]:
+    """Names of the rows of RSB-Pose, with the Pose Transformer and without."""
+    return {
+        name + suffix
+        for name in (m.name for m in result.methods if architecture(m).method == 'rsb-pose')
+        for suffix in ('', WITH_PPT)
+    }

@@ -1,6 +1,6 @@
 """Figures of a comparison on several test sets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from rsb_pose_core.metrics import scores
-from rsb_pose_core.training.comparison import WITH_PPT, SetResult
+from rsb_pose_core.training.comparison import WITH_PPT, SetResult, found_any, on_same_joints
 from rsb_pose_core.training.evaluation import Evaluated
 from rsb_pose_core.training.plots import COLORS, DPI, WIDTH_IN, depth_bins
 
@@ -18,6 +18,7 @@ MOST_COLUMNS = 3
 OTHERS = '0.45'  # the grey of what is no network of ours
 MARKERS, OTHER_MARKERS = 'osD^vPX', '+x1234'
 OTHER_LINES = ('--', ':', '-.')
+ENOUGH = 0.5  # share of the joints that all found, to draw them by distance
 
 
 def write_comparison_plots(results: Sequence[SetResult], folder: Path) -> None:
@@ -28,19 +29,29 @@ def write_comparison_plots(results: Sequence[SetResult], folder: Path) -> None:
         figure.savefig(folder / f'{name}.png')
 
 
-def _final(result: SetResult) -> Iterator[tuple[str, Evaluated]]:
-    """What is drawn: networks with the Pose Transformer where they have one, then predictions."""
-    for method in result.methods:
-        suffix = WITH_PPT if 'refined' in method.stages else ''
-        yield method.name + suffix, method.final
-    for other in result.predicted:
-        yield f'{other.name} (the joints it found)', other.final
+def _final(result: SetResult) -> dict[str, Evaluated]:
+    """The networks, with the Pose Transformer where they have one."""
+    return {
+        method.name + WITH_PPT * ('refined' in method.stages): method.final
+        for method in result.methods
+    }
+
+
+def _shared(result: SetResult) -> dict[str, Evaluated]:
+    """Networks and predictions on the joints that all of them found; empty without predictions."""
+    others = {other.name: other.final for other in result.predicted if found_any(other)}
+    return on_same_joints({**_final(result), **others}) if others else {}
+
+
+def _counted(rows: Mapping[str, Evaluated]) -> int:
+    """Joints that rows on equal joints are measured on."""
+    return int(next(iter(rows.values())).errors.counted.sum())
 
 
 def _styles(results: Sequence[SetResult]) -> dict[str, tuple[str, str, str]]:
     """Colour, marker and line of everything that any set has, in order."""
-    ours = list(dict.fromkeys(n for r in results for n, _ in list(_final(r))[: len(r.methods)]))
-    others = list(dict.fromkeys(n for r in results for n, _ in list(_final(r))[len(r.methods) :]))
+    ours = list(_final(results[0]))
+    others = list(dict.fromkeys(other.name for result in results for other in result.predicted))
     styles = {
         name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], '-')
         for i, name in enumerate(ours)
@@ -62,16 +73,18 @@ def _sets(results: Sequence[SetResult]) -> Figure:
     axes.spines[['top', 'right']].set_visible(False)
     step = 0.8 / len(styles)
     for row, result in enumerate(results):
-        for name, found in _final(result):
-            place = row + (list(styles).index(name) - (len(styles) - 1) / 2) * step
-            color, marker, _ = styles[name]
-            spread = scores(found.errors).mpjpe_ab_mm
-            label = name if axes.get_legend_handles_labels()[1].count(name) == 0 else None
-            axes.hlines(place, spread.p25, spread.p75, color=color, linewidth=1.5)
-            axes.plot(
-                spread.median, place, marker, color=color, markersize=7, label=label,
-                linestyle='none',
-            )  # fmt: skip
+        for drawn, filled in ((_final(result), True), (_shared(result), False)):
+            for name, found in drawn.items():
+                place = row + (list(styles).index(name) - (len(styles) - 1) / 2) * step
+                color, marker, _ = styles[name]
+                spread = scores(found.errors).mpjpe_ab_mm
+                if filled or color == OTHERS:
+                    axes.hlines(place, spread.p25, spread.p75, color=color, linewidth=1.5)
+                axes.plot(
+                    spread.median, place, marker, color=color, markersize=7, linestyle='none',
+                    markerfacecolor=color if filled else 'white', markeredgewidth=1.5,
+                    label=name if filled or color == OTHERS else None,
+                )  # fmt: skip
     for row in range(len(results) - 1):
         axes.axhline(row + 0.5, color='0.85', linewidth=1)
     axes.set_yticks(range(len(results)), [result.title.replace(', ', '\n') for result in results])
@@ -79,13 +92,18 @@ def _sets(results: Sequence[SetResult]) -> Figure:
     _millimetres(axes.xaxis, axes.set_xscale)
     axes.grid(axis='x', color='0.9')
     axes.set_axisbelow(True)
-    axes.set_xlabel('MPJPE_ab (mm): median, line: 25 to 75 % of the errors')
+    hollow = '\nhollow and grey: only the joints that all of these methods found'
+    axes.set_xlabel(
+        'MPJPE_ab (mm): median, line: 25 to 75 % of the errors'
+        + hollow * any(result.predicted for result in results)
+    )
     _legend(figure, axes)
     return figure
 
 
 def _distances(results: Sequence[SetResult]) -> Figure:
-    """Median error by true depth, a panel for each set."""
+    """Median error by true depth, a panel for each set; of the joints that all found, and with
+    predictions, where these are ENOUGH to be typical of the set."""
     styles = _styles(results)
     columns = min(MOST_COLUMNS, len(results))
     rows = -(-len(results) // columns)
@@ -95,14 +113,20 @@ def _distances(results: Sequence[SetResult]) -> Figure:
     panels: Any = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, result in zip(panels.flat, results, strict=False):
         axes.spines[['top', 'right']].set_visible(False)
-        for name, found in _final(result):
+        drawn = _final(result)
+        shared = _shared(result)
+        if shared and _counted(shared) >= ENOUGH * _counted(drawn):
+            drawn = shared
+            axes.set_title(f'{result.title}\n(joints that all found)', fontsize=10)
+        else:
+            axes.set_title(result.title, fontsize=10)
+        for name, found in drawn.items():
             depth_m, parts = depth_bins(found.errors)
             color, marker, line = styles[name]
             axes.plot(
                 depth_m, [part.median for part in parts], line, color=color, marker=marker,
                 markersize=5, linewidth=1.8, label=name,
             )  # fmt: skip
-        axes.set_title(result.title, fontsize=10)
         axes.tick_params(labelleft=True)
         axes.grid(color='0.9')
         axes.set_xlabel('true depth of the joint (m)')

@@ -14,8 +14,10 @@ from rsb_pose_core.training.comparison import (
     by_distance,
     by_ppt,
     depth_group,
+    found_any,
     on_same_joints,
     path_traced,
+    rows_of_rsb_pose,
     times_better,
 )
 from rsb_pose_core.training.evaluation import Evaluated
@@ -70,23 +72,27 @@ def set_table(result: SetResult) -> str:
     return aligned_table(COLUMNS, [score_row(name, found) for name, found in result.rows()])
 
 
-def same_joints_table(result: SetResult, other: EvaluatedMethod) -> str:
+def same_joints_tables(result: SetResult, other: EvaluatedMethod) -> str:
     """A file of predictions beside the networks, on the pairs and joints that it found."""
+    if not found_any(other):
+        return f'{other.name}: found nobody in {len(other.final.numbers)} pairs.'
     same = on_same_joints({other.name: other.final, **dict(result.rows())})
-    theirs = same[other.name].mpjpe_ab_mm
-    rows = [
-        (
+    times = times_better(result, other)
+    rows = []
+    for name, found in same.items():
+        every = scores(found.errors)
+        rows.append((
             name,
-            median_mean(found.mpjpe_ab_mm),
-            median_mean(found.mpjpe_re_mm),
-            as_percent(found.pck_3d),
-            as_percent(found.jdr_crop_side),
-            as_ratio(Ratio.of(theirs, found.mpjpe_ab_mm)),
-        )
-        for name, found in same.items()
-    ]
+            median_mean(every.mpjpe_ab_mm),
+            median_mean(every.mpjpe_re_mm),
+            as_percent(every.pck_3d),
+            as_percent(every.jdr_crop_side),
+            as_ratio(times[name]) if name in times else '',
+        ))  # fmt: skip
     head = ('method', 'MPJPE_ab', 'MPJPE_re', 'PCK3D', 'JDR', f'{other.name} : this')
-    return f'{coverage(result, other)}\n\n{aligned_table(head, rows)}'
+    return '\n\n'.join(
+        [coverage(result, other), aligned_table(head, rows), distance_table(list(same.items()))]
+    )
 
 
 def coverage(result: SetResult, other: EvaluatedMethod) -> str:
@@ -101,17 +107,14 @@ def coverage(result: SetResult, other: EvaluatedMethod) -> str:
     )
 
 
-def distance_table(result: SetResult) -> str:
-    """Median MPJPE_ab by the joint's true depth, and RSB-Pose over its rival."""
-    rows = [*result.rows(), *((other.name, other.final) for other in result.predicted)]
-    found = {name: by_distance(evaluated.errors) for name, evaluated in rows}
-    bins = sorted({limits for each in found.values() for limits in each})
-    nothing = distribution(rows[0][1].errors.absolute_mm[:0])
-    cells = [
-        (name, *(as_number(each.get(limits, nothing).median) for limits in bins))
-        for name, each in found.items()
-    ]
+def distance_table(rows: Sequence[tuple[str, Evaluated]]) -> str:
+    """Median MPJPE_ab by the joint's true depth, of rows on equal joints."""
     errors = rows[0][1].errors
+    bins = list(by_distance(errors))
+    cells = [
+        (name, *(as_number(part.median) for part in by_distance(found.errors).values()))
+        for name, found in rows
+    ]
     joints = ('joints', *(str(int(depth_group(errors, *limits).sum())) for limits in bins))
     head = ('MPJPE_ab, median', *(_span(*limits) for limits in bins))
     return aligned_table(head, [*cells, joints])
@@ -145,22 +148,27 @@ def rival_table(results: Sequence[SetResult]) -> str | None:
 
 
 def ratio_lines(results: Sequence[SetResult]) -> list[str]:
-    """What the Pose Transformer, path tracing and files of predictions amount to, line by line."""
+    """What the Pose Transformer, path tracing and RSB-Pose beside other programs amount to."""
+    ours = rows_of_rsb_pose(results[0])
     lines = [
         f'- {name}: MPJPE_ab of occluded joints of {result.name} with the Pose Transformer over '
         f'that without it: {as_ratio(ratio)}'
         for result in results
         for name, ratio in by_ppt(result).items()
+        if name in ours
     ]
     lines += [
         f'- {name}: cycles over the same pairs of mhad-like: {as_ratio(ratio)}'
         for name, ratio in path_traced(results).items()
+        if name in ours
     ]
     return lines + [
         f'- {other.name} over {name} on {result.name}, the same joints: {as_ratio(ratio)}'
         for result in results
         for other in result.predicted
+        if found_any(other)
         for name, ratio in times_better(result, other).items()
+        if name in ours
     ]
 
 
@@ -197,8 +205,8 @@ def comparison_markdown(results: Sequence[SetResult], settings: Mapping[str, Any
     ]
     for result in results:
         parts += [f'## {result.title}', f'{len(result.numbers)} pairs. {LENGTHS}']
-        parts += [set_table(result), distance_table(result)]
-        parts += [same_joints_table(result, other) for other in result.predicted]
+        parts += [set_table(result), distance_table(list(result.rows()))]
+        parts += [same_joints_tables(result, other) for other in result.predicted]
     lines = ratio_lines(results)
     if lines:
         parts += ['## Other ratios', 'Of medians / of means.', '\n'.join(lines)]
@@ -225,7 +233,7 @@ def _set_figures(result: SetResult) -> dict[str, Any]:
             **other.facts,
             'figures': stage_figures(other.final),
             'same_joints': {
-                name: asdict(found)
+                name: asdict(scores(found.errors))
                 for name, found in on_same_joints(
                     {other.name: other.final, **dict(result.rows())}
                 ).items()

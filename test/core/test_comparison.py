@@ -16,7 +16,7 @@ from rsb_pose_core.checkpoint import save_checkpoint, save_refiner
 from rsb_pose_core.cli import main
 from rsb_pose_core.errors import ConfigError, DataError
 from rsb_pose_core.geometry import project
-from rsb_pose_core.metrics import JointErrors
+from rsb_pose_core.metrics import JointErrors, scores
 from rsb_pose_core.models import NETWORKS, PoseTransformer
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.training.augmentation import evaluation_batch
@@ -30,12 +30,14 @@ from rsb_pose_core.training.comparison import (
     path_traced,
     times_better,
 )
+from rsb_pose_core.training.comparison_plots import write_comparison_plots
 from rsb_pose_core.training.comparison_report import (
     baseline_table,
     distance_table,
     headline,
+    ratio_lines,
     rival_table,
-    same_joints_table,
+    same_joints_tables,
 )
 from rsb_pose_core.training.evaluation import Evaluated
 from rsb_pose_core.training.loaded import load_methods, networks_in, titles
@@ -245,12 +247,12 @@ def test_errors_by_distance_are_those_of_the_joints_there(result: SetResult) -> 
         assert part.count == len(mine) > 0
         assert part.median == pytest.approx(np.median(mine))
     assert sum(part.count for part in found.values()) == int(errors.counted.sum())
-    lines = distance_table(result).splitlines()
+    lines = distance_table(list(result.rows())).splitlines()
     cells = [cell.strip() for cell in lines[3].split('|')]
     assert cells[1] == 'ours'
     assert cells[2:-1] == [f'{part.median:.0f}' for part in found.values()]
     assert lines[0].split('|')[-2].strip() == '6 m and more'
-    assert [line.split('|')[1].strip() for line in lines[2:]][-2:] == ['M', 'joints']
+    assert [line.split('|')[1].strip() for line in lines[2:]][-2:] == ['V', 'joints']
     counts = [int(cell) for cell in lines[-1].split('|')[2:-1]]
     assert counts == [part.count for part in found.values()]
 
@@ -310,17 +312,23 @@ def test_methods_are_compared_on_equal_joints_of_equal_pairs(result: SetResult) 
                 told.append(float(theirs.absolute_mm[row, joint]))
                 mine.append(float(ours.absolute_mm[number, joint]))
     assert 10 < len(mine) < int(theirs.counted.sum())
-    assert {found.expected for found in same.values()} == {len(mine)}
-    assert same['ours'].mpjpe_ab_mm.median == pytest.approx(np.median(mine))
-    assert same['M'].mpjpe_ab_mm.mean == pytest.approx(np.mean(told))
-    assert same['ours'].mpjpe_re_mm.mean == pytest.approx(np.mean(mine) / 2)
+    measured = {name: scores(found.errors) for name, found in same.items()}
+    assert {found.expected for found in measured.values()} == {len(mine)}
+    assert measured['ours'].mpjpe_ab_mm.median == pytest.approx(np.median(mine))
+    assert measured['M'].mpjpe_ab_mm.mean == pytest.approx(np.mean(told))
+    assert measured['ours'].mpjpe_re_mm.mean == pytest.approx(np.mean(mine) / 2)
     ratio = times_better(result, other)['ours']
     assert ratio.median == pytest.approx(np.median(told) / np.median(mine))
-    text = same_joints_table(result, other)
+    text = same_joints_tables(result, other)
     assert f'{len(mine)} of {int(theirs.counted.sum())} counted joints' in text
     assert 'found in 3 of 3 pairs (of 12 of the set)' in text
     row = next(line for line in text.splitlines() if line.startswith('| ours  '))
     assert row.split('|')[-2].strip() == f'{ratio.median:.2f} / {ratio.mean:.2f}'
+    assert ratio_lines([result])[-2:] == [
+        f'- M over {name} on mhad-like, the same joints: {found.median:.2f} / {found.mean:.2f}'
+        for name, found in times_better(result, other).items()
+        if name in ('ours', 'unmasked')
+    ]
 
 
 def test_baselines_are_compared_at_one_depth(result: SetResult) -> None:
@@ -345,6 +353,18 @@ def test_the_headline_holds_the_first_set_and_the_error_of_the_others(result: Se
     assert cells[0] == cells[-1] == f'{np.median(mine):.0f} / {mine.mean():.0f}'
     assert cells[2] == f'{np.median(seen):.0f} / {seen.mean():.0f}'
     assert cells[5] == f'{np.mean(mine / 2 < 150):.1%}'
+
+
+def test_who_finds_nobody_is_said_and_left_out_of_the_comparison(
+    result: SetResult, tmp_path: Path
+) -> None:
+    (other,) = result.predicted
+    blind = replace(other, name='B', stages={'initial': evaluated(3, (1, 2), lost=2.0)})
+    both = replace(result, predicted=(other, blind))
+    assert same_joints_tables(both, blind) == 'B: found nobody in 2 pairs.'
+    assert ratio_lines([both]) == ratio_lines([result])
+    write_comparison_plots([both], tmp_path)
+    assert cv2.imread(str(tmp_path / 'distances.png')).std() > 5
 
 
 # ---- the command ----
