@@ -1,24 +1,21 @@
-"""The comparison on several test sets, and files of predictions, against plain formulas."""
+"""The comparison on several test sets, against plain formulas."""
 
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from small_sets import arrays_of, write_sets
 
-from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.checkpoint import save_checkpoint, save_refiner
 from rsb_pose_core.cli import main
-from rsb_pose_core.errors import ConfigError, DataError
-from rsb_pose_core.geometry import project
+from rsb_pose_core.errors import ConfigError
 from rsb_pose_core.metrics import JointErrors, scores
 from rsb_pose_core.models import NETWORKS, PoseTransformer
-from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.training.augmentation import evaluation_batch
 from rsb_pose_core.training.comparison import (
     SetResult,
@@ -41,138 +38,17 @@ from rsb_pose_core.training.comparison_report import (
 )
 from rsb_pose_core.training.evaluation import Evaluated
 from rsb_pose_core.training.loaded import load_methods, networks_in, titles
-from rsb_pose_core.training.pool import HeldPairs, PairPool, open_pool
-from rsb_pose_core.training.predictions import Predictions
+from rsb_pose_core.training.pool import HeldPairs, PairPool
 from rsb_pose_core.training.report import EvaluatedMethod
 
 JITTER = 7
-ABSENT = [H36M_17.index(name) for name in ('spine', 'neck', 'head')]
-Arrays = dict[str, Any]
-
-
-def write_set(folder: Path, pairs: int, baseline_m: float, seed: int) -> np.ndarray:
-    """Noise with people before it, some joints outside the crops; returns the true positions."""
-    rng = np.random.default_rng(seed)
-    xyz = rng.normal(0, (0.3, 0.45, 0.3), (pairs, 17, 3)) + (0, 0, 2.5)
-    cx_right = 143.5 + 260 * baseline_m / 2.5
-    one = StereoCalibration.from_values(260.0, 260.0, 143.5, cx_right, 140.0, baseline_m)
-    calibration = StereoCalibration.stack([one] * pairs)
-    uvd = project(torch.from_numpy(xyz), calibration).numpy()
-    folder.mkdir(parents=True)
-    np.savez(
-        folder / 'frames_000.npz',
-        left=rng.integers(0, 255, (pairs, 288, 288, 3), dtype=np.uint8),
-        right=rng.integers(0, 255, (pairs, 288, 288, 3), dtype=np.uint8),
-        xyz_m=xyz.astype(np.float32),
-        uv_left=uvd[..., :2].astype(np.float32),
-        uv_right=(uvd[..., :2] - uvd[..., 2:] * (1.0, 0.0)).astype(np.float32),
-        visibility=rng.integers(0, 4, (pairs, 2, 17)).astype(np.uint8),
-        calibration=torch.stack(calibration.fields(), -1).numpy(),
-    )
-    return xyz
-
-
-def arrays_of(xyz_m: np.ndarray, name: str, pairs: list[int]) -> Arrays:
-    return {
-        'method': np.array('a stranger'), 'set': np.array(name), 'pairs': np.array(pairs),
-        'xyz_m': xyz_m.astype(np.float32),
-    }  # fmt: skip
 
 
 @pytest.fixture(scope='module')
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sets, and predictions of pairs 4, 0 and 2 of one: 3 cm off, without three joints."""
     folder = tmp_path_factory.mktemp('sets')
-    xyz = write_set(folder / 'mhad-like', 5, 0.12, 0)
-    write_set(folder / 'cycles', 3, 0.12, 1)
-    (folder / 'empty').mkdir()
-    told = xyz[[4, 0, 2]] + (0.03, 0.0, 0.0)
-    told[:, ABSENT] = np.nan
-    told[1] = np.nan  # pair 0 was not found
-    np.savez(folder / 'told.npz', **arrays_of(told, 'mhad-like', [4, 0, 2]))
+    write_sets(folder)
     return folder
-
-
-# ---- predictions ----
-
-
-def test_predictions_are_measured_as_networks_are(sets: Path) -> None:
-    told = Predictions.read(sets / 'told.npz')
-    assert (told.method, told.data_set, told.numbers) == ('a stranger', 'mhad-like', (4, 0, 2))
-    assert told.joints.tolist() == [joint not in ABSENT for joint in range(17)]
-    pool = open_pool(str(sets / 'mhad-like'), 5)
-    found = told.evaluate(pool, JITTER)
-    batch = evaluation_batch(pool, [4, 0, 2], 256, JITTER)
-    errors = found.errors
-    uv = {}
-    for view, one in (('left', batch.uv_left), ('right', batch.uv_right)):
-        uv[view] = one.double().numpy()
-    fx = batch.calibration.fx.numpy()[:, None]
-    for row in (0, 2):
-        known = [joint for joint in range(17) if joint not in ABSENT]
-        assert errors.absolute_mm[row, known].numpy() == pytest.approx(30.0, abs=1e-3)
-        assert errors.relative_mm[row, known].numpy() == pytest.approx(0.0, abs=1e-3)
-        assert errors.absolute_mm[row, ABSENT].isnan().all()
-        assert errors.uv_px is not None
-        # 3 cm to the right are fx 0.03 / Z pixels in both views
-        z = batch.xyz_m[row, known, 2].double().numpy()
-        assert errors.uv_px[row, 0, known].numpy() == pytest.approx(fx[row] * 0.03 / z, abs=1e-3)
-        assert errors.uv_px[row, 1, known].numpy() == pytest.approx(fx[row] * 0.03 / z, abs=1e-3)
-        assert errors.disparity_px[row, known].numpy() == pytest.approx(0.0, abs=1e-3)
-    assert errors.absolute_mm[1].isnan().all()
-    inside = np.stack([((p >= 0) & (p <= 255)).all(-1) for p in uv.values()]).all(0)
-    shown = np.stack([pool.labels(n)['visibility'] for n in (4, 0, 2)])
-    assert errors.counted.numpy().tolist() == (inside & (shown != 3).all(1)).tolist()
-
-
-def test_a_part_of_predictions_keeps_its_numbers(sets: Path) -> None:
-    told = Predictions.read(sets / 'told.npz')
-    part = told.of([2, 3, 4])
-    assert part.numbers == (4, 2)
-    assert torch.equal(part.xyz_m.nan_to_num(9), told.xyz_m[[0, 2]].nan_to_num(9))
-    with pytest.raises(DataError, match='none of the pairs of mhad-like'):
-        told.of([1, 3])
-
-
-POSES = np.zeros((2, 17, 3))
-HALF = POSES.copy()
-HALF[0, 3, 1] = np.nan
-
-
-@pytest.mark.parametrize(
-    ('changed', 'message'),
-    [
-        ({'xyz_m': None}, 'expected arrays method, set, pairs, xyz_m'),
-        ({'xyz_m': POSES[:, :16]}, r'\(2, 16, 3\), expected floats \(2, 17, 3\)'),
-        ({'xyz_m': POSES.astype(int)}, 'expected floats'),
-        ({'xyz_m': HALF}, 'NaN in part'),
-        ({'xyz_m': POSES + np.inf}, 'infinite'),
-        ({'pairs': np.array([0.0, 1.0])}, 'pairs is float64'),
-        ({'pairs': np.array([1, 1])}, 'twice'),
-        ({'pairs': np.array([-1, 1])}, 'below 0'),
-        ({'method': np.array(3)}, 'method is no string'),
-        ({'set': np.array(['a'])}, 'set is no string'),
-    ],
-)
-def test_a_bad_file_of_predictions_is_one_sentence(
-    changed: Arrays, message: str, tmp_path: Path
-) -> None:
-    arrays = {**arrays_of(POSES, 'mhad-like', [0, 1]), **changed}
-    path = tmp_path / 'p.npz'
-    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
-    with pytest.raises(DataError, match=message) as caught:
-        Predictions.read(path)
-    assert '\n' not in str(caught.value)
-    assert str(path) in str(caught.value)
-
-
-def test_what_is_no_npz_is_no_file_of_predictions(tmp_path: Path) -> None:
-    path = tmp_path / 'p.npz'
-    for content in (None, b'', b'words'):
-        if content is not None:
-            path.write_bytes(content)
-        with pytest.raises(DataError, match='not a readable .npz of predictions'):
-            Predictions.read(path)
 
 
 # ---- groups and ratios ----
@@ -460,7 +336,7 @@ def test_bad_input_is_one_sentence(
 ) -> None:  # fmt: skip
     for name, data_set, number in (('OTHER', 'other', 0), ('LATE', 'mhad-like', 1000)):
         path = tmp_path / f'{name}.npz'
-        np.savez(path, **arrays_of(POSES[:1], data_set, [number]))
+        np.savez(path, **arrays_of(np.zeros((1, 17, 3)), data_set, [number]))
         options = [str(path) if option == name else option for option in options]
     command = ['evaluate', '--all', '--weights', str(weights / 'base.safetensors')]
     assert main([*command, '--data', str(sets), '--device', 'cpu', *options]) == 2
