@@ -67,6 +67,14 @@ def load_model(
     return model.to(device).eval(), refiner, metadata
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What weights say of themselves; 'model' only where they hold a network.
+
+    Raises CheckpointError.
+    """
+    return _read(path)[0]
+
+
 def save_refiner(path: Path, refiner: PoseTransformer, metadata: dict[str, Any]) -> None:
     """Write the float16 weights of a Pose Transformer alone, as load_refiner reads them."""
     tensors = {REFINER + name: _half(value) for name, value in refiner.state_dict().items()}
