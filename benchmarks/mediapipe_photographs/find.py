@@ -1,8 +1,8 @@
 """MediaPipe Pose on the crops of `rsb-pose photographs --crops`: joints for its --joints.
 
-MediaPipe 0.10.14 with the full model that its wheel bundles, one picture at a time. Written are its
-shoulders, elbows, wrists, hips, knees, ankles and nose in pixels of the photographs, NaN for all
-others and where it finds nobody.
+MediaPipe 0.10.14 with the full model that its wheel bundles, one picture at a time. Written are
+its shoulders, elbows, wrists, hips, knees, ankles and nose in pixels of the photographs, NaN for
+all others and where it finds nobody.
 """
 
 import argparse

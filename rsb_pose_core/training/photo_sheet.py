@@ -54,11 +54,13 @@ def write_photo_sheet(
     found: in pixels of the photographs. Raises DataError where the file cannot be written.
     """
     rows = [_strip(text, COLUMNS * (TILE_PX + GAP_PX)) for text in _legend(title)]
+    shown = ''
     for kind, people in chosen_people(scores.badness()):
         tiles = [_tile(photographs, found, scores, i) for i in people]
         tiles += [np.full_like(tiles[0], SHEET[0])] * (COLUMNS - len(tiles))
         row = np.concatenate(tiles, 1)
-        rows += [_strip(kind, row.shape[1]), row]
+        rows += [row] if kind == shown else [_strip(kind, row.shape[1]), row]
+        shown = kind
     if not cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1]):
         raise DataError(f'{path}: cannot be written; give --out a folder that can be')
 
