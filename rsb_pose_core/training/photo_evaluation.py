@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
+from torch import nn
 from tqdm import tqdm
 
 from rsb_pose_core.datasets.photographs import Photograph, Photographs
 from rsb_pose_core.errors import DataError
-from rsb_pose_core.models import IndependentHeatmaps, RSBPose, co_keypoints
+from rsb_pose_core.models import StereoHeatmaps, co_keypoints
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.training.photo_pairs import NETWORK_CROP, warp_photograph
 
@@ -60,7 +61,7 @@ class KeypointScores:
     @property
     def labelled(self) -> Bool[np.ndarray, 'people joints']:
         """Limb joints that count."""
-        return ~np.isnan(self.errors)
+        return np.asarray(~np.isnan(self.errors))
 
     def pck(self, threshold: float = HEADLINE) -> float:
         """Share of the limb joints within `threshold` torso lengths, 0..1."""
@@ -174,14 +175,17 @@ def to_photograph(
 
 @torch.inference_mode()
 def find_joints(
-    network: RSBPose | IndependentHeatmaps,
+    network: nn.Module,
     photographs: Photographs,
     size: int,
     device: torch.device | None = None,
     progress: str | None = None,
 ) -> dict[str, Joints]:
     """Joints in pixels of each photograph: 'joints' the co-keypoints, and for a network with a
-    co-heatmap also 'heat maps', those of the left view by itself. `progress` names a bar."""
+    co-heatmap also 'heat maps', those of the left view by itself. `progress` names a bar.
+
+    The network gives StereoHeatmaps, as RSBPose and IndependentHeatmaps do.
+    """
     device = device or torch.device('cpu')
     network.eval()
     found: dict[str, list[Float[np.ndarray, 'joints 2']]] = {}
@@ -191,7 +195,7 @@ def find_joints(
             some = [photographs[i] for i in range(start, end)]
             crops = torch.from_numpy(np.stack([upright_crop(one, size) for one in some]))
             view = crops.to(device).permute(0, 3, 1, 2).float() / 255
-            output = network(view, view)
+            output: StereoHeatmaps = network(view, view)
             stages = {'joints': co_keypoints(output)}
             if output.co_heatmap is not None:
                 stages['heat maps'] = co_keypoints(replace(output, co_heatmap=None))

@@ -12,7 +12,12 @@ import torch
 from torch import nn
 
 from rsb_pose_core.cli import main
-from rsb_pose_core.datasets.photographs import LSPET_TO_H36M, Photograph, read_photographs
+from rsb_pose_core.datasets.photographs import (
+    LSPET_TO_H36M,
+    Photograph,
+    Photographs,
+    read_photographs,
+)
 from rsb_pose_core.errors import DataError
 from rsb_pose_core.models import StereoHeatmaps
 from rsb_pose_core.models.stereo_volume import DisparityRange
@@ -37,12 +42,12 @@ def people(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform((20, 20), (180, 130), (count, 17, 2))
 
 
-def spot_picture(uv: np.ndarray, width: int = 200, height: int = 150) -> np.ndarray:
-    """A grey picture with a Gaussian spot at each known joint, in its own channel by turns."""
-    v, u = np.mgrid[:height, :width]
-    picture = np.zeros((height, width, 3))
+def spot_picture(uv: np.ndarray, sigma_px: float = 2.5) -> np.ndarray:
+    """A picture of 200 x 150 pixels, in each channel a Gaussian spot at its place."""
+    v, u = np.mgrid[:150, :200]
+    picture = np.zeros((150, 200, 3))
     for channel, (x, y) in enumerate(uv):
-        picture[..., channel] = 250 * np.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * 2.5**2))
+        picture[..., channel] = 250 * np.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * sigma_px**2))
     return picture.round().astype(np.uint8)
 
 
@@ -144,27 +149,22 @@ class Brightest(nn.Module):
     def forward(self, left: torch.Tensor, right: torch.Tensor) -> StereoHeatmaps:
         assert torch.equal(left, right)
         plane = nn.functional.avg_pool2d(left.mean(1, keepdim=True), 4)
-        maps = (200 * plane).expand(-1, 17, -1, -1)
+        maps = (40 * plane).expand(-1, 17, -1, -1)
         volume = torch.full((*maps.shape[:2], 3, *maps.shape[2:]), -50.0)
         volume[:, :, 1] = maps
         views = torch.zeros_like(maps)
         return StereoHeatmaps(views, views, volume, DisparityRange(-1, 1))
 
 
-def test_joints_of_the_co_heatmap_come_back_in_pixels_of_the_photograph() -> None:
-    uv = people(1)[0]
-    photograph = Photograph('spot', spot_picture(uv[:1]).max(2, keepdims=True).repeat(3, 2), uv)
-
-    class Album:
-        def __len__(self) -> int:
-            return 1
-
-        def __getitem__(self, index: int) -> Photograph:
-            return photograph
-
-    found = find_joints(Brightest(), Album(), 256)
-    np.testing.assert_allclose(found['joints'][0], np.tile(uv[0], (17, 1)), atol=0.5)
-    middle, _ = photograph.square()
+def test_joints_of_the_co_heatmap_come_back_in_pixels_of_the_photograph(tmp_path: Path) -> None:
+    uv = people(1)
+    spot = spot_picture(uv[0, :1], sigma_px=8.0).max(2)
+    with zipfile.ZipFile(tmp_path / 'images.zip', 'w') as archive:
+        archive.writestr('spot.png', cv2.imencode('.png', spot)[1].tobytes())
+    album = Photographs(tmp_path / 'images.zip', ['spot.png'], uv)
+    found = find_joints(Brightest(), album, 256)
+    np.testing.assert_allclose(found['joints'][0], np.tile(uv[0, 0], (17, 1)), atol=0.2)
+    middle, _ = album[0].square()
     np.testing.assert_allclose(found['heat maps'][0], np.tile(middle, (17, 1)), atol=1e-3)
 
 

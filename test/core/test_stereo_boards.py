@@ -73,7 +73,11 @@ def test_rows_of_points_off_the_boards_agree_in_spite_of_noise(boards: ModuleTyp
     uv = seen(points, np.eye(3), np.zeros(3), 0), seen(points, TURN, SHIFT_M, 1)
     rows = boards.row_differences(head, [uv[0]], [uv[1]])
     assert np.median(np.abs(rows)) < 0.3
-    apart = (head.left.rectify_points(uv[0]) - head.right.rectify_points(uv[1]))[:, 0]
+    left_px, right_px = (
+        camera.rectify_points(view.astype(np.float64))
+        for camera, view in zip((head.left, head.right), uv, strict=True)
+    )
+    apart = (left_px - right_px)[:, 0]
     depth_m = -head.right.p[0, 3] / apart
     forward = head.left.r @ points.T
     np.testing.assert_allclose(depth_m, forward[2], rtol=0.02)
