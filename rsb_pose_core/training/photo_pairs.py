@@ -103,7 +103,7 @@ def right_columns(
             field.astype(np.float32), x, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         x = u - moved[:, 0]
-    return x.astype(np.float64)
+    return np.asarray(x, np.float64)
 
 
 def photo_pair(

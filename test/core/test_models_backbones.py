@@ -379,8 +379,7 @@ def test_loading_says_how_many_tensors_it_took(tmp_path: Path) -> None:
     path = store(tmp_path / 'resnet.pth', filled(SLIM_RESNET | HEAD))
     # 5 tensors for each of 1 stem, 7 blocks of 3 layers and 4 shortcuts
     assert str(load_published(resnet(), path)) == (
-        '130 tensors filled, 15 of the transposed convolutions stay fresh, '
-        '2 in the file not needed'
+        '130 tensors filled, 15 that ImageNet lacks stay fresh, 2 in the file not needed'
     )
 
 

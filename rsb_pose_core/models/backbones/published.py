@@ -48,7 +48,7 @@ def load_published(trunk: Backbone, path: Path | str) -> Loaded:
     """Fill a trunk with a published checkpoint's weights.
 
     What the trunk has no place for (fc, final_layer, incre_modules, other heads) is ignored;
-    transposed convolutions and feature pyramids stay fresh where the file is an ImageNet classifier's.
+    what ImageNet lacks (transposed convolutions, feature pyramids) stays fresh if the file does.
     Every other file raises PublishedWeightsError, one sentence, and leaves the trunk as it was.
     """
     path = Path(path)
