@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rsb_pose_core.models.baseline import IndependentHeatmaps
 from rsb_pose_core.models.estimate import Image
 from rsb_pose_core.models.rsb_pose import CoKeypoints, RSBPose, co_keypoints
-from rsb_pose_core.models.stereo_convolution import FirstConvolutionApart
+from rsb_pose_core.models.stereo_convolution import FirstConvolutionApart, takes_apart
 from rsb_pose_core.models.volume_networks import LiteVolume, StereoV2V
 
 KeypointNetwork = RSBPose | IndependentHeatmaps
@@ -74,7 +74,7 @@ def fused(
     """
     network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
     if isinstance(network, RSBPose):
-        if isinstance(network.volume, StereoV2V):
+        if isinstance(network.volume, StereoV2V) and takes_apart(network.volume):
             network.volume = FirstConvolutionApart(network.volume)
         elif isinstance(network.volume, LiteVolume):
             _fold_sum(network.volume)

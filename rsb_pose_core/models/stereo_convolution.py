@@ -27,6 +27,7 @@ class StereoConvolution(nn.Module):
         out, channels, size = weight.shape[:3]
         reach, depth = size // 2, len(disparities)
         self.disparities, self.reach = disparities, reach
+        self.first, self.last = int(disparities.first), int(disparities.last)
         spans = [(max(-reach, -d), min(reach, depth - 1 - d)) for d in range(depth)]
         kinds = sorted(set(spans))
         self.kinds = [kinds.index(span) for span in spans]  # of each plane
@@ -58,13 +59,13 @@ class StereoConvolution(nn.Module):
 
     def forward(self, left: View, right: View) -> Volume:
         """(B,C,H,W) of each view -> (B,channels_out,D,H,W)."""
-        first, last, reach = self.disparities.first, self.disparities.last, self.reach
+        first, last, reach = self.first, self.last, self.reach
         width, kinds = left.shape[-1], max(self.kinds) + 1
         padded = functional.pad(right, (last + 2 * reach, 2 * reach - first))
         of_left = self.left(left).permute(0, 2, 3, 1).chunk(kinds, -1)  # B H W out each
         of_right = self.right(padded).permute(0, 2, 3, 1).chunk(kinds, -1)  # B H W+D-1 out
         planes = [
-            of_left[kind] + of_right[kind][:, :, last - dd :][:, :, :width]
+            of_left[kind] + of_right[kind][:, :, last - int(dd) :][:, :, :width]
             for kind, dd in zip(self.kinds, self.disparities.shifts(), strict=True)
         ]
         out = torch.stack(planes, 1).permute(0, 4, 1, 2, 3)  # B out D H W
@@ -84,7 +85,7 @@ class StereoConvolution(nn.Module):
 
         Two volumes (B,C,D,H,columns).
         """
-        first, last, reach = self.disparities.first, self.disparities.last, self.reach
+        first, last, reach = self.first, self.last, self.reach
         inside = shifted_views(torch.ones_like(left[:1, :1]), self.disparities)
         outside = functional.pad(left.unsqueeze(2) * (1 - inside), (reach, reach))
         above = torch.arange(first, last + 1, device=left.device)[:, None, None] > 0
@@ -97,14 +98,19 @@ class StereoConvolution(nn.Module):
         Two volumes (B,C,D,H,reach). padded: the right view between last + 2 reach and
         2 reach - first empty columns.
         """
-        last, reach = self.disparities.last, self.reach
+        last, reach = self.last, self.reach
 
         def columns(start: int) -> Volume:
             shifts = self.disparities.shifts()
-            places = [last - dd + 2 * reach + start for dd in shifts]
+            places = [last - int(dd) + 2 * reach + start for dd in shifts]
             return torch.stack([padded[..., place : place + reach] for place in places], 2)
 
         return columns(-reach), columns(width)
+
+
+def takes_apart(volume: StereoV2V) -> bool:
+    """Whether the first convolution is of the paper's volume alone, with planes a pixel apart."""
+    return volume.disparities.step == 1 and not volume.groups
 
 
 class FirstConvolutionApart(nn.Module):

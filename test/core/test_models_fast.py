@@ -14,6 +14,7 @@ from rsb_pose_core.models.stereo_convolution import StereoConvolution
 from rsb_pose_core.models.stereo_volume import DisparityRange, stereo_volume
 
 CPU = torch.device('cpu')
+SWITCHED = 'rsb-pose-resnet50-stride2'  # its volume holds more than the paper's
 SIDE = 64  # pixels of the crops here: 16x16 heat maps
 
 
@@ -66,7 +67,10 @@ def test_the_first_convolution_taken_apart_is_the_volume_s(
     assert torch.allclose(found, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize('name', ['lite', 'lite-baseline', 'rsb-pose-resnet50'])
+@pytest.mark.parametrize(
+    'name',
+    ['lite', 'lite-baseline', 'lite-efficientnet', 'rsb-pose-resnet50', SWITCHED],
+)
 @pytest.mark.usefixtures('doubles_stay')
 def test_heat_maps_are_the_same_in_float64(name: str) -> None:
     network = deepcopy(trained(name)).double()
@@ -83,7 +87,7 @@ def test_heat_maps_are_the_same_in_float64(name: str) -> None:
         assert worst <= 1e-10 * reference.std(), logits
 
 
-@pytest.mark.parametrize('name', ['lite', 'lite-baseline', 'rsb-pose-resnet50'])
+@pytest.mark.parametrize('name', ['lite-baseline', 'lite-efficientnet', 'rsb-pose-resnet50'])
 def test_keypoints_in_float32_are_those_of_the_eager_network(name: str) -> None:
     """Within 0.1 mm: a crop pixel of disparity is some 80 mm of depth in MHAD."""
     network = trained(name)
