@@ -3,7 +3,7 @@
 RSB-Pose, the baselines of Tables I and II (a backbone's heat maps of each view, triangulated: -t)
 and the rivals of learnable triangulation; `lite` is ours. `-wide` stands for the wide baseline
 (H36M) with its larger range of disparities, `-unmasked` for no attention mask (Table III).
-Beyond the paper: `-half-planes` for planes half a heat-map pixel apart, `-stride2` for matching
+Beyond the paper: `-fine` for planes half a heat-map pixel apart, `-stride2` for matching
 features at half the image's size, `-skip` for 2D log-probabilities added to the volume (`lite` has
 them, `lite-noskip` not). `lite-efficientnet` begins with ImageNet's weights, `lite` from nothing.
 """
@@ -151,11 +151,9 @@ def _architectures() -> dict[str, Architecture]:
         'lite-wide': replace(lite, disparities=WIDE_BASELINE[256]),
         'lite-unmasked': replace(lite, attention_mask=False),
         'lite-noskip': replace(lite, heatmap_skip=False),
-        'lite-half-planes': replace(lite, disparities=HALF_PIXEL_PLANES),
+        'lite-fine': replace(lite, disparities=HALF_PIXEL_PLANES),
         'lite-stride2': replace(lite, matching_stride=2),
-        'lite-half-planes-stride2': replace(
-            lite, disparities=HALF_PIXEL_PLANES, matching_stride=2
-        ),
+        'lite-fine-stride2': replace(lite, disparities=HALF_PIXEL_PLANES, matching_stride=2),
         'lite-baseline': Architecture('triangulation', 'lite'),
         'lite-efficientnet': efficientnet,
         'lite-efficientnet-unmasked': replace(efficientnet, attention_mask=False),
@@ -170,7 +168,7 @@ def _architectures() -> dict[str, Architecture]:
         made[f'{backbone}-t'] = replace(short, method='triangulation')
     resnet50 = made['rsb-pose-resnet50']
     made['rsb-pose-resnet50-skip'] = replace(resnet50, heatmap_skip=True)
-    made['rsb-pose-resnet50-half-planes'] = replace(resnet50, disparities=HALF_PIXEL_PLANES)
+    made['rsb-pose-resnet50-fine'] = replace(resnet50, disparities=HALF_PIXEL_PLANES)
     made['rsb-pose-resnet50-stride2'] = replace(resnet50, matching_stride=2)
     for method, name in (('algebraic', 'algebraic-t'), ('volumetric', 'volume-t')):
         made[name] = Architecture(method, 'resnet152', 384)

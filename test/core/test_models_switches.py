@@ -214,6 +214,15 @@ def test_noise_half_a_pixel_apart_correlates_in_its_plane(disparity: float) -> N
     assert found[torch.arange(len(HALVES)) != plane].abs().max() < 0.6
 
 
+@pytest.mark.gpu
+def test_volumes_of_half_pixels_are_the_same_on_a_gpu() -> None:
+    left, right = views(2, 6, 8, 12)
+    there = left.cuda(), right.cuda()
+    correlation = half_pixel_correlation(*there, HALVES, 2, 4).cpu()
+    assert torch.allclose(correlation, slow_correlation(left, right, HALVES, 2, 4), atol=1e-12)
+    assert torch.equal(stereo_volume(*there, HALVES).cpu(), stereo_volume(left, right, HALVES))
+
+
 class HandsOn(LiteTrunk):
     """A backbone with features at stride 2."""
 
