@@ -52,6 +52,7 @@ def test_every_equation_of_the_paper_has_its_place(number: int) -> None:
         'docs/experiments.md',
         'docs/synthesis.md',
         'docs/evaluation.md',
+        'docs/training.md',
     ],
 )
 def test_links_between_documents_lead_somewhere(document: str) -> None:
