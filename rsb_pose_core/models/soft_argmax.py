@@ -6,8 +6,9 @@ Precision is why these functions switch autocast off: bf16 logits move a joint b
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from rsb_pose_core.models.layers import without_autocast
 
@@ -82,3 +83,20 @@ def map_moments(logits: Maps) -> Moments:
         middle = ((width - 1) / 2, (height - 1) / 2)
         log_sum_exp = peak[..., 0] + torch.log(total)
     return Moments(_moved(mean, middle), covariance, log_sum_exp)
+
+
+def near_peak(plane: Maps, radius: int) -> Bool[Tensor, 'batch joints height width']:
+    """Cells within `radius` columns and rows of the place where most probability lies together.
+
+    plane: logits over (u, v). The peak is that of the probability's means over 5x5 cells, so that
+    no single cell decides.
+    """
+    height, width = plane.shape[-2:]
+    with without_autocast(plane):
+        probability = torch.softmax(plane.float().flatten(2), -1).view_as(plane)
+        together = functional.avg_pool2d(probability, 5, 1, 2)
+    peak = together.flatten(2).argmax(-1)
+    u, v = peak % width, peak // width
+    near_u = (torch.arange(width, device=plane.device) - u[..., None]).abs() <= radius  # B J W
+    near_v = (torch.arange(height, device=plane.device) - v[..., None]).abs() <= radius
+    return near_u[..., None, :] & near_v[..., :, None]

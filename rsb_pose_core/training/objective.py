@@ -60,22 +60,43 @@ def build_system(
 ) -> PoseSystem:
     """A network as a stage begins with it, in float32 on the CPU.
 
-    weights: of an earlier stage, and the refiner beside them; refiner: of stage ppt, instead of
-    it, or 'fresh'; backbone_weights: published ones. ConfigError where they contradict each other.
+    weights: of an earlier stage, and the refiner beside them; those of another network on the same
+    backbone fill what both have. refiner: of stage ppt, instead of it, or 'fresh';
+    backbone_weights: published ones. ConfigError where they contradict each other.
     """
     method, transformer = build_model(model), None
     if weights is not None:
         if backbone_weights is not None:
             raise ConfigError('--weights hold a backbone already; leave out --backbone-weights')
-        method, transformer, metadata = load_model(weights)
-        if metadata['model'] != model:
-            raise ConfigError(
-                f'{weights}: weights of model {metadata["model"]}, the run is of {model}; give '
-                f'--model {metadata["model"]}'
-            )
+        trained, transformer, metadata = load_model(weights)
+        if metadata['model'] == model:
+            method = trained
+        else:
+            _take_over(method, model, trained, metadata['model'], weights)
+            transformer = None  # it knew another network's errors
     if backbone_weights is not None:
         load_published(method.trunk, backbone_weights)
     if refiner is not None:
         fresh = str(refiner) == FRESH
         transformer = PoseTransformer() if fresh else load_refiner(refiner)[0]
     return PoseSystem(method, transformer)
+
+
+def _take_over(method: Network, model: str, trained: Network, other: str, path: Path) -> None:
+    """Fill the trunk, and all else that fits by name and shape, from another network."""
+    if NETWORKS[other].backbone != NETWORKS[model].backbone:
+        raise ConfigError(
+            f'{path}: weights of model {other}, the run is of {model} with another backbone; give '
+            f'--model {other}, or weights of a network on {NETWORKS[model].backbone}'
+        )
+    own, theirs = method.state_dict(), trained.state_dict()
+    fitting = {
+        name: value
+        for name, value in theirs.items()
+        if name in own and own[name].shape == value.shape
+    }
+    method.load_state_dict(fitting, strict=False)
+    print(
+        f'{path}: {len(fitting)} of {len(own)} tensors taken over from {other}, the others begin '
+        f'afresh'
+    )

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from rsb_pose_core.models.backbones import EfficientNetLiteTrunk, load_published
 from torch import Tensor
 from torch.nn import functional
+
+from rsb_pose_core.models.backbones import EfficientNetLiteTrunk, load_published
 
 # (kernel, stride, channels in, channels out) of the 16 blocks, as published for Lite0
 BLOCKS = (

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from rsb_pose_core.datasets.photographs import (
     COCO_TO_H36M,
     LSPET_TO_H36M,
@@ -99,8 +100,10 @@ def test_lspet_splits_are_blocks_and_share_nothing(tmp_path: Path) -> None:
     numbers = {
         split: [int(name[2:7]) for name in people.names] for split, people in splits.items()
     }
-    assert len(numbers['test']) == 500 and numbers['test'] == list(range(701, 1201))
-    assert len(numbers['val']) == 200 and numbers['val'] == list(range(401, 601))
+    assert len(numbers['test']) == 500
+    assert numbers['test'] == list(range(701, 1201))
+    assert len(numbers['val']) == 200
+    assert numbers['val'] == list(range(401, 601))
     twins = {100, 828, 854, 1583, 2120}
     assert numbers['train'] == [n for n in range(1, 401) if n not in twins]
     assert np.isfinite(splits['test'].uv[:, list(LSPET_TO_H36M)]).all()
@@ -193,7 +196,8 @@ def test_disparities_are_those_of_the_field() -> None:
         ]
         assert column + there == pytest.approx(u, abs=1e-2)
     means = [disparity_field(128, rng, ranges).mean() / 4 for _ in range(300)]
-    assert -5.6 < min(means) < -4 and 5 < max(means) < 6.6
+    assert -5.6 < min(means) < -4
+    assert 5 < max(means) < 6.6
     assert 0.1 < np.mean([disparity_field(128, rng, ranges).std() / 4 for _ in range(50)]) < 0.6
 
 
@@ -234,10 +238,12 @@ def test_a_batch_is_a_function_of_its_arguments() -> None:
     arguments = (64, (0, 7), PhotoAugmentation(), Augmentation())
     whole = photo_batch(pool(), [0, 9, 4, 2], *arguments, stereo=True)
     part = photo_batch(pool(), [4, 2], *arguments, stereo=True, first=2)
-    assert torch.equal(whole.left[2:], part.left) and torch.equal(whole.right[2:], part.right)
+    assert torch.equal(whole.left[2:], part.left)
+    assert torch.equal(whole.right[2:], part.right)
     assert torch.equal(whole.uv_left[2:].nan_to_num(), part.uv_left.nan_to_num())
     assert whole.unusable() == []
-    assert not whole.in_view(0)[:, 6:8].any() and whole.in_view(0).float().mean() > 0.6
+    assert not whole.in_view(0)[:, 6:8].any()
+    assert whole.in_view(0).float().mean() > 0.6
 
 
 def test_views_of_different_photographs_where_no_stereo_is_needed() -> None:
@@ -291,10 +297,14 @@ def load(source: MixedSource, step: int) -> StereoBatch:
 def test_a_batch_holds_the_share_of_photographs() -> None:
     source, plain = mixed(0.25)
     batch = load(source, 0)
-    assert plain.asked == [6] and len(batch) == 8 and len(batch.names) == 8
-    assert len(source) == 112 and source.rescan() == 4
+    assert plain.asked == [6]
+    assert len(batch) == 8
+    assert len(batch.names) == 8
+    assert len(source) == 112
+    assert source.rescan() == 4
     only, plain = mixed(1.0)
-    assert len(load(only, 0)) == 8 and plain.asked == []
+    assert len(load(only, 0)) == 8
+    assert plain.asked == []
 
 
 def test_a_mixed_source_goes_on_from_its_state() -> None:
@@ -306,8 +316,10 @@ def test_a_mixed_source_goes_on_from_its_state() -> None:
     other, plain = mixed(0.5)
     other.start(state)
     again = load(other, 2)
-    assert torch.equal(then.left, again.left) and then.names == again.names
-    assert plain.asked == [4, 4, 4] and first[0].names != first[1].names
+    assert torch.equal(then.left, again.left)
+    assert then.names == again.names
+    assert plain.asked == [4, 4, 4]
+    assert first[0].names != first[1].names
 
 
 @pytest.mark.skipif(not (DATA / 'lspet').is_dir(), reason='photographs are not here')
@@ -315,4 +327,5 @@ def test_the_real_photographs_are_read() -> None:
     sizes = {split: len(read_photographs(DATA / 'lspet', split)) for split in ('val', 'test')}
     assert sizes == {'val': 200, 'test': 500}
     people = read_photographs(DATA / 'coco_cc_by')
-    assert len(people) == 27 and people[0].image.ndim == 3
+    assert len(people) == 27
+    assert people[0].image.ndim == 3

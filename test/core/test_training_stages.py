@@ -11,7 +11,7 @@ import torch
 import training_ranks
 from test_training import triangulated, write_config, write_shard
 
-from rsb_pose_core.checkpoint import load_model
+from rsb_pose_core.checkpoint import load_model, save_checkpoint
 from rsb_pose_core.cli import main
 from rsb_pose_core.errors import ConfigError, DataError
 from rsb_pose_core.models.system import PoseSystem
@@ -229,6 +229,26 @@ def test_published_weights_fill_the_backbone_alone(tmp_path: Path) -> None:
     made = build_system('resnet50-t', backbone_weights=tmp_path / 'w.pth').method
     for name, value in trunk.state_dict().items():
         assert torch.equal(value, made.trunk.state_dict()[name]), name
+
+
+def test_another_network_on_the_same_backbone_gives_what_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(2)
+    trained = build_model('lite-baseline')
+    save_checkpoint(tmp_path / 'w.safetensors', trained, {'model': 'lite-baseline'})
+    made = build_system('lite', weights=tmp_path / 'w.safetensors').method
+    own, fresh = made.state_dict(), build_model('lite').state_dict()
+    theirs = trained.state_dict()
+    taken = [name for name in own if name in theirs]
+    assert any(name.startswith('trunk.') for name in taken)
+    for name in taken:
+        if theirs[name].is_floating_point():
+            assert torch.equal(own[name], theirs[name].half().float()), name
+    assert len(taken) < len(fresh)
+    assert f'{len(taken)} of {len(own)} tensors taken over' in capsys.readouterr().out
+    with pytest.raises(ConfigError, match='with another backbone; give --model lite-baseline'):
+        build_system('lite0', weights=tmp_path / 'w.safetensors')
 
 
 # ---- full pictures ----
