@@ -39,6 +39,7 @@ def save_checkpoint(
     if isinstance(model, RSBPose | IndependentHeatmaps):
         described['disparity_first'] = model.disparities.first
         described['disparity_last'] = model.disparities.last
+        described['disparity_step'] = model.disparities.step
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(stored, str(path), {name: str(value) for name, value in described.items()})
 
@@ -64,6 +65,14 @@ def load_model(
     if any(key.startswith(REFINER) for key in tensors):
         refiner = _refiner_of(tensors, metadata, path).to(device).eval()
     return model.to(device).eval(), refiner, metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What weights say of themselves; 'model' only where they hold a network.
+
+    Raises CheckpointError.
+    """
+    return _read(path)[0]
 
 
 def save_refiner(path: Path, refiner: PoseTransformer, metadata: dict[str, Any]) -> None:

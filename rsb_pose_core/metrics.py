@@ -214,6 +214,15 @@ class JointErrors:
             joined[item.name] = None if values[0] is None else torch.cat(values)
         return cls(**joined)
 
+    def take(self, rows: Sequence[int]) -> 'JointErrors':
+        """Some of the pairs."""
+        chosen = list(rows)
+        taken: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            taken[item.name] = None if value is None else value[chosen]
+        return JointErrors(**taken)
+
 
 @dataclass(frozen=True)
 class Scores:

@@ -27,7 +27,8 @@ from rsb_pose_core.disparity import coarse_disparity, disparity_limits
 from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.geometry import metric_disparity, position_covariance, project, triangulate
 from rsb_pose_core.models import IndependentHeatmaps, RSBPose
-from rsb_pose_core.models.rsb_pose import CoKeypoints, co_keypoints
+from rsb_pose_core.models.fast import Keypoints, eager, fast
+from rsb_pose_core.models.rsb_pose import CoKeypoints
 from rsb_pose_core.people import (
     FrameResult,
     PersonPose,
@@ -121,6 +122,7 @@ class StereoPosePipeline:
             prior.to(self.device).eval()
         self.detector = detector
         self.bfloat16 = has_fast_bfloat16(self.device)
+        self._keypoints = self._prepared()
         self.settings = settings or PipelineSettings()
         self.tracker = Tracker(tracking)
         self._since_detection = 0
@@ -161,8 +163,8 @@ class StereoPosePipeline:
             batch = self._cut(left, right, crops)
         poses: list[PersonPose] = []
         if batch is not None:
-            with clock.stage('network'), self._precision():
-                keypoints = co_keypoints(self.model(*batch))
+            with clock.stage('network'):
+                keypoints = self._keypoints(*batch)
             with clock.stage('triangulate'):
                 measured = self._measure(keypoints, crops, calibration)
             with clock.stage('refine'):
@@ -172,9 +174,15 @@ class StereoPosePipeline:
             people = self.tracker.update(poses, stamp_s)
         return FrameResult(people, clock.latency_ms)
 
-    def _precision(self) -> torch.autocast:
-        """Convolutions in bfloat16 where that is fast; logits and soft-argmax stay float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+    def _prepared(self) -> Keypoints:
+        """The network as it runs fastest; as it stands on GPUs, and what we know no short cut for.
+
+        Convolutions in bfloat16 where that is fast; logits and soft-argmax stay float32.
+        """
+        dtype = torch.bfloat16 if self.bfloat16 else torch.float32
+        if self.device.type == 'cpu' and isinstance(self.model, RSBPose | IndependentHeatmaps):
+            return fast(self.model, self.device, dtype, input_size=self.input_size)
+        return eager(self.model, self.device, dtype)
 
     def _regions(self, left: Image, calibration: StereoCalibration) -> list[_Region]:
         """Where people were in the previous frame; now and then, where a detector sees some."""

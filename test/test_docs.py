@@ -45,7 +45,14 @@ def test_every_equation_of_the_paper_has_its_place(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    'document', ['README.md', 'docs/method.md', 'docs/experiments.md', 'docs/synthesis.md']
+    'document',
+    [
+        'README.md',
+        'docs/method.md',
+        'docs/experiments.md',
+        'docs/synthesis.md',
+        'docs/evaluation.md',
+    ],
 )
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     path = ROOT / document

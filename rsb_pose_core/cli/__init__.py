@@ -12,6 +12,7 @@ from rsb_pose_core.errors import RsbPoseError
 COMMANDS = {
     'train': 'train a network or the Pose Transformer, by stages',
     'evaluate': 'print the errors of weights on stored pairs',
+    'photographs': 'print the PCK of weights on photographs of people',
     'counts': "print MACs and parameters of every network beside the paper's",
     'experiment': "run one of the paper's tables or figures",
     'prepare': 'turn Berkeley MHAD or Human3.6M into rectified stereo pairs',

@@ -5,27 +5,30 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from rsb_pose_core.checkpoint import load_model, load_refiner
+from rsb_pose_core.checkpoint import read_metadata
+from rsb_pose_core.cli.evaluate_all import run_all
 from rsb_pose_core.errors import ConfigError, DataError
-from rsb_pose_core.models import NETWORKS, PoseTransformer
-from rsb_pose_core.synthesis.frames import occluded_subset
-from rsb_pose_core.training.evaluation import evaluate_method
+from rsb_pose_core.training.loaded import (
+    check_counted,
+    load_methods,
+    networks_in,
+    trained_size,
+)
 from rsb_pose_core.training.pair_sheet import write_sheet
 from rsb_pose_core.training.plots import write_plots
-from rsb_pose_core.training.pool import PairPool
+from rsb_pose_core.training.pool import PairPool, chosen_numbers, open_pool
 from rsb_pose_core.training.report import (
     DEFINITIONS,
     EvaluatedMethod,
     markdown_table,
     report_dict,
     report_markdown,
-    sha256,
 )
+
+WEIGHTS = Path('weights')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,21 +36,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = DEFINITIONS
     parser.add_argument(
-        '--weights', type=Path, nargs='+', required=True, metavar='FILE',
-        help='.safetensors of rsb-pose train, one for each method',
+        '--weights', type=Path, nargs='+', metavar='FILE',
+        help='.safetensors of rsb-pose train, one for each method (every network in weights/)',
     )  # fmt: skip
     parser.add_argument(
-        '--data', required=True, help="shards, 'shards/val_*.npz', or the folder of a test set"
-    )
+        '--data', required=True,
+        help="shards, 'shards/val_*.npz', or the folder of a test set; of several with --all",
+    )  # fmt: skip
+    parser.add_argument(
+        '--all', action='store_true',
+        help='compare the methods on every test set that lies in --data, in one table',
+    )  # fmt: skip
+    parser.add_argument(
+        '--predictions', type=Path, nargs='+', metavar='FILE',
+        help='with --all: what other programs say of the sets (see training/predictions.py)',
+    )  # fmt: skip
     parser.add_argument(
         '--out', type=Path, metavar='FOLDER',
-        help='write report.md, report.json, plots and a sheet of pairs here',
+        help='write report.md, report.json, plots and a sheet of pairs here; with --all '
+        'comparison.md, comparison.json and plots',
     )  # fmt: skip
     parser.add_argument(
         '--refiner', type=Path, metavar='FILE',
         help='put this Pose Transformer behind every method, instead of its own',
     )  # fmt: skip
-    parser.add_argument('--limit', type=int, default=2000, help='at most so many pairs (2000)')
+    parser.add_argument(
+        '--limit', type=int, default=2000, help='at most so many pairs, of each set (2000)'
+    )
     parser.add_argument(
         '--occluded', type=int, metavar='N',
         help='only pairs in which neither view shows at least N joints of the subject',
@@ -66,40 +81,24 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     _check(args)
     device = torch.device(args.device)
-    refiner = None if args.refiner is None else load_refiner(args.refiner, device)[0]
-    missing = [path for path in args.weights if not path.is_file()]
-    if missing:
-        load_model(missing[0])  # says what is wrong before minutes of work on the others
-    pool = _open(args, 256)
-    numbers = _chosen(pool, args)
+    paths = args.weights or networks_in(WEIGHTS)
+    _warn_of_sizes(args, paths)
+    loaded = load_methods(
+        list(zip(unique_names(paths), paths, strict=True)), device,
+        refiner=args.refiner, input_size=args.input_size,
+    )  # fmt: skip
+    if args.all:
+        return run_all(args, loaded, device)
+    pool = open_pool(args.data, args.limit, 256)
+    numbers = chosen_numbers(pool, args.limit, args.occluded)
+    if args.occluded is not None:
+        print(f'{len(numbers)} of {min(len(pool), args.limit)} pairs')
     methods = []
-    for name, path in zip(unique_names(args.weights), args.weights, strict=True):
-        model, own_refiner, metadata = load_model(path, device)
-        size = _input_size(args, path, metadata)
-        used = refiner or own_refiner
-        stages = evaluate_method(
-            model,
-            _open(args, size),
-            refiner=used,
-            input_size=size,
-            jitter_px=args.jitter_px,
-            numbers=numbers,
-            device=device,
-            progress=name,
-        )
-        if not stages['initial'].errors.counted.any():
-            raise DataError(
-                f'{args.data}: no joint has a true position inside both crops, so nothing can be '
-                f'measured; give pairs that show people'
-            )
-        facts: dict[str, Any] = {
-            **_file_facts(path),
-            'model': metadata['model'],
-            'input_size': size,
-            'refiner': _refiner_facts(args.refiner, used),
-            'metadata': {key: metadata[key] for key in sorted(metadata) if key != 'validation'},
-        }
-        methods.append(EvaluatedMethod(name, facts, stages))
+    for method in loaded:
+        pairs = open_pool(args.data, args.limit, method.input_size)
+        found = method.evaluate(pairs, numbers, args.jitter_px, device)
+        check_counted(args.data, found)
+        methods.append(found)
     print(markdown_table(methods))
     print('mm: median / mean; --help says what the columns are')
     if args.out is not None:
@@ -128,55 +127,23 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f'--limit {args.limit} leaves no pair; give at least 1')
     if args.jitter_px < 0:
         raise ConfigError(f'--jitter-px {args.jitter_px} is no distance; give 0 or more')
+    if args.predictions and not args.all:
+        raise ConfigError('--predictions are of test sets; give --all and the folder of the sets')
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise ConfigError(f'--out {args.out} is a file; give a folder')
 
 
-def _open(args: argparse.Namespace, input_size: int) -> PairPool:
-    """The pairs, with pixels enough for a network of that size."""
-    pool = PairPool(args.data, args.limit, input_size)
-    if pool.scan() == 0:
-        raise DataError(f'no pairs match {args.data}; render some or correct --data')
-    return pool
-
-
-def _chosen(pool: PairPool, args: argparse.Namespace) -> list[int]:
-    """Numbers of the pairs to evaluate."""
-    numbers = range(min(len(pool), args.limit))
-    if args.occluded is None:
-        return list(numbers)
-    visibility = np.stack([pool.labels(number)['visibility'] for number in numbers])
-    chosen = occluded_subset(visibility, args.occluded)
-    if not chosen:
-        raise DataError(
-            f'{args.data}: no pair with {args.occluded} occluded joints; lower --occluded'
-        )
-    print(f'{len(chosen)} of {len(numbers)} pairs')
-    return chosen
-
-
-def _input_size(args: argparse.Namespace, path: Path, metadata: dict[str, str]) -> int:
-    """--input-size, or what the weights were trained at; a sentence where the two differ."""
-    trained = int(metadata.get('input_size', NETWORKS[metadata['model']].input_size))
-    if args.input_size is None or args.input_size == trained:
-        return trained
-    print(
-        f'rsb-pose evaluate: {path.name} was trained at {trained} px and does worse at '
-        f'{args.input_size} px; leave --input-size out to see what it can do',
-        file=sys.stderr,
-    )
-    return int(args.input_size)
-
-
-def _refiner_facts(path: Path | None, used: PoseTransformer | None) -> dict[str, Any] | None:
-    """Which Pose Transformer stood behind a method: a file of --refiner, or the weights' own."""
-    if used is None:
-        return None
-    return {'weights': "the method's own"} if path is None else _file_facts(path)
-
-
-def _file_facts(path: Path) -> dict[str, Any]:
-    return {'weights': path.name, 'sha256': sha256(path)}
+def _warn_of_sizes(args: argparse.Namespace, paths: Sequence[Path]) -> None:
+    """A sentence for each of the weights that were trained at another size than --input-size."""
+    for path in paths if args.input_size else ():
+        metadata = read_metadata(path)
+        if 'model' in metadata and trained_size(metadata) != args.input_size:
+            print(
+                f'rsb-pose evaluate: {path.name} was trained at {trained_size(metadata)} px and '
+                f'does worse at {args.input_size} px; leave --input-size out to see what it can '
+                f'do',
+                file=sys.stderr,
+            )
 
 
 def _write(

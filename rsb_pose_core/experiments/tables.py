@@ -7,6 +7,7 @@ disparities (models named -wide). Errors are of held-out pairs; MACs as thop cou
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rsb_pose_core.counting import PAPER, count_network
@@ -19,7 +20,7 @@ from rsb_pose_core.experiments.methods import (
 from rsb_pose_core.experiments.paper import TABLE_1, TABLE_2, PaperRow
 from rsb_pose_core.experiments.results import markdown, write_results
 from rsb_pose_core.experiments.runs import Run, add_training_arguments, training, weights_of
-from rsb_pose_core.models import NETWORKS, SHORT_BASELINE
+from rsb_pose_core.models import NETWORKS, SHORT_BASELINE, WIDE_BASELINE
 from rsb_pose_core.models.backbones import BACKBONES
 
 PAPERS = {'table-1': TABLE_1, 'table-2': TABLE_2}
@@ -71,16 +72,16 @@ def methods(table: str, backbone: str | None) -> list[str]:
     """Networks of a table, on one backbone or, as the paper, on all."""
     if backbone is None:
         return [name for name in PAPERS[table] if name in NETWORKS]
-    found = [
-        name
-        for name, network in NETWORKS.items()
-        if network.backbone == backbone
-        and network.attention_mask
-        and (
-            network.method != 'rsb-pose'
-            or (network.disparities == SHORT_BASELINE) == (table == 'table-1')
+    same = [(name, net) for name, net in NETWORKS.items() if net.backbone == backbone]
+    plain = [net for _, net in same if net.method == 'rsb-pose'][:1]  # others are its switches
+    wanted = [
+        replace(
+            net,
+            disparities=SHORT_BASELINE if table == 'table-1' else WIDE_BASELINE[net.input_size],
         )
+        for net in plain
     ]
+    found = [name for name, net in same if net.method != 'rsb-pose' or net in wanted]
     return sorted(found, key=lambda name: NETWORKS[name].method == 'rsb-pose')
 
 

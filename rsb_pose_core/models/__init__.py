@@ -3,10 +3,14 @@
 RSB-Pose, the baselines of Tables I and II (a backbone's heat maps of each view, triangulated: -t)
 and the rivals of learnable triangulation; `lite` is ours. `-wide` stands for the wide baseline
 (H36M) with its larger range of disparities, `-unmasked` for no attention mask (Table III).
+Beyond the paper: `-fine` for planes half a heat-map pixel apart, `-stride2` for matching
+features at half the image's size, `-skip` for 2D log-probabilities added to the volume (`lite` has
+them, `lite-noskip` not). `lite-efficientnet` begins with ImageNet's weights, `lite` from nothing.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,7 +45,13 @@ __all__ = [
 
 # Heat-map pixels (field of MHAD, and of H36M at 256 and 384 pixels).
 SHORT_BASELINE = DisparityRange(-7, 8)
+HALF_PIXEL_PLANES = DisparityRange(-8, 7.5, 0.5)
+# By the stride of the matching features. Where planes are a pixel apart, two shifts at stride 2
+# fall on each: the volume gets 8 channels either way.
+MATCHING_GROUPS = {0: 0, 2: 4, 4: 8}
 WIDE_BASELINE = {256: DisparityRange(-31, 32), 384: DisparityRange(-39, 40)}
+
+PEAK_RADIUS = 5  # heat-map pixels
 
 LITE_BACKBONES = ('lite', 'efficientnet-lite0')  # those of our slim networks
 
@@ -57,6 +67,9 @@ class Architecture:
     input_size: int = 256
     disparities: DisparityRange = SHORT_BASELINE
     attention_mask: bool = True
+    matching_stride: int = 0  # of features whose correlations join the volume: 4, 2; 0: none
+    heatmap_skip: bool = False  # 2D log-probabilities added to the volume
+    peak_radius: int | None = None  # heat-map pixels; None: keypoints are means of whole maps
 
     def build(self) -> Network:
         """The network with fresh weights."""
@@ -69,17 +82,25 @@ class Architecture:
 
 def _rsb_pose(trunk: Backbone, architecture: Architecture) -> Network:
     joints, disparities = len(H36M_17), architecture.disparities
+    stride = architecture.matching_stride
+    groups = MATCHING_GROUPS[stride]
+    switches: dict[str, Any] = {
+        'matching_channels': 32 if groups else 0,
+        'matching_stride': stride,
+        'attention_mask': architecture.attention_mask,
+        'heatmap_skip': architecture.heatmap_skip,
+        'peak_radius': architecture.peak_radius,
+    }
     if architecture.backbone in LITE_BACKBONES:
-        volume = LiteVolume(16, joints, disparities)
-        return RSBPose(
-            trunk, (16,), volume, disparities, joints,
-            matching_channels=4 * volume.groups, attention_mask=architecture.attention_mask,
-        )  # fmt: skip
-    network = StereoV2V(V2V(2 * 16, joints, levels=4), disparities)
-    return RSBPose(
-        trunk, (32, 16), network, disparities, joints,
-        attention_mask=architecture.attention_mask, heatmap_skip=False,
-    )  # fmt: skip
+        lite = LiteVolume(
+            16, joints, disparities, correlation_groups=groups, matching_stride=stride
+        )
+        return RSBPose(trunk, (16,), lite, disparities, joints, **switches)
+    if stride == 4:
+        raise ConfigError('V2V takes matching features at a stride of 2, not 4; give 2, or 0')
+    channels = 2 * 16 + groups * round(2 * disparities.step)
+    network = StereoV2V(V2V(channels, joints, levels=4), disparities, groups)
+    return RSBPose(trunk, (32, 16), network, disparities, joints, **switches)
 
 
 def _triangulation(trunk: Backbone, architecture: Architecture) -> Network:
@@ -88,6 +109,7 @@ def _triangulation(trunk: Backbone, architecture: Architecture) -> Network:
         architecture.disparities,
         len(H36M_17),
         multi_scale=architecture.backbone in MULTI_SCALE_BASELINES,
+        peak_radius=architecture.peak_radius,
     )
 
 
@@ -120,16 +142,23 @@ PAPER_BACKBONES = {'resnet50': 256, 'hrnet-w32': 256, 'resnet152': 384, 'hrnet-w
 
 
 def _architectures() -> dict[str, Architecture]:
-    lite = Architecture('rsb-pose', 'lite')
+    lite = Architecture('rsb-pose', 'lite', matching_stride=4, heatmap_skip=True)
+    efficientnet = replace(
+        lite, backbone='efficientnet-lite0', matching_stride=2, peak_radius=PEAK_RADIUS
+    )
     made = {
         'lite': lite,
         'lite-wide': replace(lite, disparities=WIDE_BASELINE[256]),
         'lite-unmasked': replace(lite, attention_mask=False),
+        'lite-noskip': replace(lite, heatmap_skip=False),
+        'lite-fine': replace(lite, disparities=HALF_PIXEL_PLANES),
+        'lite-stride2': replace(lite, matching_stride=2),
+        'lite-fine-stride2': replace(lite, disparities=HALF_PIXEL_PLANES, matching_stride=2),
         'lite-baseline': Architecture('triangulation', 'lite'),
-        'lite0': replace(lite, backbone='efficientnet-lite0'),
-        'lite0-unmasked': replace(lite, backbone='efficientnet-lite0', attention_mask=False),
-        'lite0-baseline': Architecture('triangulation', 'efficientnet-lite0'),
-        'lite0-volume-t': Architecture('volumetric', 'efficientnet-lite0'),
+        'lite-efficientnet': efficientnet,
+        'lite-efficientnet-unmasked': replace(efficientnet, attention_mask=False),
+        'lite-efficientnet-baseline': replace(efficientnet, method='triangulation'),
+        'lite-efficientnet-volume-t': replace(efficientnet, method='volumetric'),
     }
     for backbone, size in PAPER_BACKBONES.items():
         short = Architecture('rsb-pose', backbone, size)
@@ -137,6 +166,10 @@ def _architectures() -> dict[str, Architecture]:
         made[f'rsb-pose-{backbone}-wide'] = replace(short, disparities=WIDE_BASELINE[size])
         made[f'rsb-pose-{backbone}-unmasked'] = replace(short, attention_mask=False)
         made[f'{backbone}-t'] = replace(short, method='triangulation')
+    resnet50 = made['rsb-pose-resnet50']
+    made['rsb-pose-resnet50-skip'] = replace(resnet50, heatmap_skip=True)
+    made['rsb-pose-resnet50-fine'] = replace(resnet50, disparities=HALF_PIXEL_PLANES)
+    made['rsb-pose-resnet50-stride2'] = replace(resnet50, matching_stride=2)
     for method, name in (('algebraic', 'algebraic-t'), ('volumetric', 'volume-t')):
         made[name] = Architecture(method, 'resnet152', 384)
         made[f'{name}-resnet50'] = Architecture(method, 'resnet50')

@@ -15,13 +15,21 @@ class IndependentHeatmaps(nn.Module):
     """2D heat maps of each view; the views never meet (ResNet+T and HRNet+T of Tables I, II).
 
     `multi_scale` takes RSB-Pose's attention heads, with which HRNet-W32 + T has the paper's
-    counts; ResNet + T and HRNet-W48 + T have one 1x1 convolution (paper IV-D1).
+    counts; ResNet + T and HRNet-W48 + T have one 1x1 convolution (paper IV-D1). `peak_radius` as
+    in RSBPose.
     """
 
     def __init__(
-        self, trunk: Backbone, disparities: DisparityRange, joints: int, *, multi_scale: bool
+        self,
+        trunk: Backbone,
+        disparities: DisparityRange,
+        joints: int,
+        *,
+        multi_scale: bool,
+        peak_radius: int | None = None,
     ) -> None:
         super().__init__()
+        self.peak_radius = peak_radius
         self.joints, self.disparities = joints, disparities
         self.trunk = trunk
         self.attention = (  # the heads' name in weights, whichever they are
@@ -42,6 +50,13 @@ class IndependentHeatmaps(nn.Module):
         images = torch.cat([left, right]).contiguous(memory_format=torch.channels_last)
         features = self.trunk(images)
         heatmap_left, heatmap_right = self.attention(features).float().chunk(2)
+        features_left, features_right = features.chunk(2)
         return StereoHeatmaps(
-            heatmap_left, heatmap_right, None, self.disparities, *features.chunk(2)
+            heatmap_left,
+            heatmap_right,
+            None,
+            self.disparities,
+            features_left,
+            features_right,
+            None if self.training else self.peak_radius,
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.geometry import position_covariance, triangulate_views
 from rsb_pose_core.models.estimate import StereoEstimate
-from rsb_pose_core.models.soft_argmax import map_moments
+from rsb_pose_core.models.soft_argmax import keypoint_moments
 
 JointMaps = Float[Tensor, 'batch joints height width']
 
@@ -45,14 +45,17 @@ def estimate_views(
     heatmap_right: JointMaps,
     calibration: StereoCalibration,
     weights: Float[Tensor, 'batch joints 2'] | None = None,
+    peak_radius: int | None = None,
 ) -> StereoEstimate:
     """Soft-argmax of each view's logits, triangulated by the direct linear transform.
+
+    peak_radius: within so many heat-map pixels of the peak, of the whole map where None.
 
     weights: of each joint in the left and the right view, above 0; alike where None. The
     confidence is that of the view that is less sure. The covariance is carried through the
     triangulation's Jacobian, the views' errors being independent.
     """
-    left, right = map_moments(heatmap_left), map_moments(heatmap_right)
+    left, right = (keypoint_moments(map_, peak_radius) for map_ in (heatmap_left, heatmap_right))
     uv_left, uv_right = heatmap_to_crop(left.mean), heatmap_to_crop(right.mean)
     uvd, (by_left, by_right) = _row_consistent(uv_left, uv_right, weights)
     covariance = STRIDE**2 * (

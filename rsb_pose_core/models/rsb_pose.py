@@ -19,7 +19,14 @@ from rsb_pose_core.models.keypoints import (
     heatmap_to_crop,
     mass_near,
 )
-from rsb_pose_core.models.soft_argmax import map_moments, volume_moments
+from rsb_pose_core.models.matching import HalfMatching
+from rsb_pose_core.models.soft_argmax import (
+    keypoint_moments,
+    mean_near,
+    peak_cells,
+    spread_about,
+    volume_moments,
+)
 from rsb_pose_core.models.stereo_volume import DisparityRange, shift_sum
 
 JointMaps = Float[Tensor, 'batch joints height width']
@@ -44,7 +51,9 @@ class StereoHeatmaps:
 
     heatmap_left, heatmap_right: (B,J,H,W) of each view's attention heads; co_heatmap: (B,J,D,H,W)
     over left pixels and disparities, None where only 2D heat maps were asked for;
-    features_left, features_right: (B,C,H,W) of the trunk, where the network hands them on.
+    features_left, features_right: (B,C,H,W) of the trunk, where the network hands them on;
+    peak_radius: keypoints are means within so many heat-map pixels of the peak, None as in the
+    paper: of everything.
     """
 
     heatmap_left: JointMaps
@@ -53,6 +62,7 @@ class StereoHeatmaps:
     disparities: DisparityRange
     features_left: Features | None = None
     features_right: Features | None = None
+    peak_radius: int | None = None
 
     def estimate(self, calibration: StereoCalibration) -> StereoEstimate:
         """Co-keypoints triangulated, their covariance carried along.
@@ -60,7 +70,9 @@ class StereoHeatmaps:
         Without a co-heatmap each view's own keypoints, triangulated.
         """
         if self.co_heatmap is None:
-            return estimate_views(self.heatmap_left, self.heatmap_right, calibration)
+            return estimate_views(
+                self.heatmap_left, self.heatmap_right, calibration, peak_radius=self.peak_radius
+            )
         found = co_keypoints(self)
         uv, disparity = found.uvd[..., :2], found.uvd[..., 2]
         return StereoEstimate(
@@ -90,7 +102,9 @@ class RSBPose(nn.Module):
 
     `volume` is called with the masked features of both views and with their matching features.
     `attention_mask=False` leaves the features as they are ("w/o AM" of Table III); `heatmap_skip`
-    adds both views' 2D log-probabilities to the co-heatmap (beyond the paper).
+    adds both views' 2D log-probabilities to the co-heatmap, and matching features come from the
+    trunk or, with a `matching_stride` of 2, from HalfMatching; a trained network's keypoints are
+    means within `peak_radius` heat-map pixels of their peaks (all four beyond the paper).
     """
 
     def __init__(
@@ -102,10 +116,13 @@ class RSBPose(nn.Module):
         joints: int,
         *,
         matching_channels: int = 0,
+        matching_stride: int = 4,
         attention_mask: bool = True,
         heatmap_skip: bool = True,
+        peak_radius: int | None = None,
     ) -> None:
         super().__init__()
+        self.peak_radius = peak_radius
         self.joints, self.disparities, self.heatmap_skip = joints, disparities, heatmap_skip
         self.attention_mask = attention_mask
         self.trunk, channels = trunk, trunk.channels_out
@@ -114,7 +131,12 @@ class RSBPose(nn.Module):
         self.reduction = nn.Sequential(
             *(nn.Conv2d(a, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
         )
-        self.matching = nn.Conv2d(channels, matching_channels, 1) if matching_channels else None
+        self.matching: nn.Module | None = None
+        self.half_matching = bool(matching_channels) and matching_stride == 2
+        if self.half_matching:
+            self.matching = HalfMatching(trunk, matching_channels)
+        elif matching_channels:
+            self.matching = nn.Conv2d(channels, matching_channels, 1)
         self.volume = volume
 
     def forward(
@@ -130,22 +152,44 @@ class RSBPose(nn.Module):
         `volume=False` stops after the 2D heat maps. The calibration is not needed.
         """
         images = torch.cat([left, right]).contiguous(memory_format=torch.channels_last)
-        features = self.trunk(images)  # 2B C H W
+        features, fine = self._features(images)  # 2B C H W
         logits = self.attention(features).float()  # 2B J H W
         left_logits, right_logits = logits.chunk(2)
+        features_left, features_right = features.chunk(2)
         views = StereoHeatmaps(
-            left_logits, right_logits, None, self.disparities, *features.chunk(2)
+            left_logits,
+            right_logits,
+            None,
+            self.disparities,
+            features_left,
+            features_right,
+            None if self.training else self.peak_radius,
         )
         if not volume:
             return views
         masked = self.reduction(features)
         if self.attention_mask:
             masked = masked * attention_mask(logits).to(features.dtype)  # Eq. (2)
-        matching = self.matching(features) if self.matching is not None else features
+        matching = self._matching_features(features, fine)
         co_heatmap = self.volume(*masked.chunk(2), *matching.chunk(2)).float()  # B J D H W
         if self.heatmap_skip:
             co_heatmap = co_heatmap + self._joint_log_probability(left_logits, right_logits)
         return replace(views, co_heatmap=co_heatmap)
+
+    def _features(self, images: Image) -> tuple[Features, Tensor]:
+        """The trunk's features, and what HalfMatching looks at."""
+        if self.half_matching and self.trunk.channels_half:
+            return self.trunk.forward_with_half(images)
+        features: Tensor = self.trunk(images)
+        return features, images
+
+    def _matching_features(self, features: Features, fine: Tensor) -> Tensor:
+        """What the volume compares; the features themselves where it compares nothing."""
+        if self.matching is None:
+            return features
+        inputs = (fine, features) if self.half_matching else (features,)
+        matching: Tensor = self.matching(*inputs)
+        return matching
 
     def _joint_log_probability(
         self, heatmap_left: JointMaps, heatmap_right: JointMaps
@@ -162,12 +206,20 @@ def co_keypoints(heatmaps: StereoHeatmaps) -> CoKeypoints:
     """Soft-argmax of the co-heatmap (Eq. 3), or of each view's heat map where there is none.
 
     Independent views disagree about the row: the mean is returned, and the disparity is the
-    difference of their columns.
+    difference of their columns. With a peak_radius the covariance is that of the whole map about
+    the keypoint: places that were not chosen count as well.
     """
     if heatmaps.co_heatmap is not None:
-        moments = volume_moments(heatmaps.co_heatmap, heatmaps.disparities.first)
+        planes = heatmaps.disparities
+        moments = volume_moments(heatmaps.co_heatmap, planes.first, planes.step)
         uvd, covariance = moments.mean, moments.covariance
         log_plane = torch.logsumexp(heatmaps.co_heatmap.float(), 2)
+        if heatmaps.peak_radius is not None:
+            uvd = mean_near(
+                heatmaps.co_heatmap, peak_cells(log_plane), heatmaps.peak_radius, planes.first,
+                planes.step,
+            )  # fmt: skip
+            covariance = spread_about(uvd, moments)
     else:
         uvd, covariance = _independent_uvd(heatmaps)
         log_plane = heatmaps.heatmap_left.float()
@@ -178,7 +230,10 @@ def co_keypoints(heatmaps: StereoHeatmaps) -> CoKeypoints:
 
 def _independent_uvd(heatmaps: StereoHeatmaps) -> tuple[Tensor, Tensor]:
     """(u, v, d) and covariance from two maps that know nothing of each other."""
-    left, right = map_moments(heatmaps.heatmap_left), map_moments(heatmaps.heatmap_right)
+    left, right = (
+        keypoint_moments(heatmap, heatmaps.peak_radius)
+        for heatmap in (heatmaps.heatmap_left, heatmaps.heatmap_right)
+    )
     from_left = left.mean.new_tensor([[1.0, 0.0], [0.0, 0.5], [1.0, 0.0]])
     from_right = left.mean.new_tensor([[0.0, 0.0], [0.0, 0.5], [-1.0, 0.0]])
     uvd = left.mean @ from_left.T + right.mean @ from_right.T

@@ -21,7 +21,7 @@ from rsb_pose_core.models.estimate import StereoEstimate, StereoOutput
 from rsb_pose_core.models.keypoints import STRIDE
 from rsb_pose_core.models.rsb_pose import StereoHeatmaps
 from rsb_pose_core.skeleton import H36M_17
-from rsb_pose_core.training.augmentation import STORED_CROP, evaluation_batch
+from rsb_pose_core.training.augmentation import STORED_CROP, Pairs, evaluation_batch
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.pool import PairPool
 
@@ -43,7 +43,7 @@ class Evaluated:
 @torch.inference_mode()
 def evaluate_method(
     method: nn.Module,
-    pool: PairPool,
+    pool: Pairs,
     *,
     refiner: PoseTransformer | None = None,
     input_size: int = STORED_CROP,

@@ -76,12 +76,13 @@ def stereo_losses(heatmaps: StereoHeatmaps, batch: StereoBatch, weights: LossWei
         return terms | _triangulated_terms(heatmaps, batch, weights)
 
     uv_left, uv_right = crop_to_heatmap(batch.uv_left), crop_to_heatmap(batch.uv_right)
-    first, last = heatmaps.disparities.first, heatmaps.disparities.last
+    planes = heatmaps.disparities
     target = torch.cat([uv_left, uv_left[..., :1] - uv_right[..., :1]], -1)  # u v d
-    usable = usable & (target[..., 2] >= first) & (target[..., 2] <= last)
-    moments = volume_moments(heatmaps.co_heatmap, first)
-    origin = (0.0, 0.0, float(first))
-    terms |= _cell_terms(heatmaps.co_heatmap, moments, target, origin, usable, weights)
+    usable = usable & (target[..., 2] >= planes.first) & (target[..., 2] <= planes.last)
+    moments = volume_moments(heatmaps.co_heatmap, planes.first, planes.step)
+    cells = torch.cat([uv_left, (target[..., 2:] - planes.first) / planes.step], -1)
+    origin = (0.0, 0.0, 0.0)
+    terms |= _cell_terms(heatmaps.co_heatmap, moments, cells, origin, usable, weights)
     if weights.volume_l1:
         u, v, d = (moments.mean - target).abs().unbind(-1)
         distance = u + v + 3 * d

@@ -122,7 +122,7 @@ def _distance(methods: Sequence[EvaluatedMethod]) -> Figure:
     figure, axes = _figure(5.2 + 0.12 * len(methods))
     size, shaded = 0, len(methods) <= MOST_SHADES
     for number, method in enumerate(methods):
-        depth_m, parts = _depth_bins(method.final.errors)
+        depth_m, parts = depth_bins(method.final.errors)
         size = parts[0].count if parts else size
         color = _color(number)
         low, median, high = (
@@ -140,7 +140,7 @@ def _distance(methods: Sequence[EvaluatedMethod]) -> Figure:
     return figure
 
 
-def _depth_bins(errors: JointErrors) -> tuple[Array, list[Distribution]]:
+def depth_bins(errors: JointErrors) -> tuple[Array, list[Distribution]]:
     """Median depth of the joints of each bin, near to far, and their errors."""
     depth_m = errors.depth_m[errors.counted]
     order = depth_m.argsort()

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rsb_pose_core.metrics import Scores, joint_scores, scores
+from rsb_pose_core.metrics import Distribution, Scores, joint_scores, scores
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.training.evaluation import Evaluated
 
@@ -67,44 +67,48 @@ class EvaluatedMethod:
 
 def markdown_table(methods: Sequence[EvaluatedMethod]) -> str:
     """A row for each stage of each method; the columns are explained in DEFINITIONS."""
-    rows = [_row(name, found) for method in methods for name, found in method.rows()]
-    return _table(COLUMNS, rows)
+    rows = [score_row(name, found) for method in methods for name, found in method.rows()]
+    return aligned_table(COLUMNS, rows)
 
 
-def _row(name: str, found: Evaluated) -> tuple[str, ...]:
+def score_row(name: str, found: Evaluated) -> tuple[str, ...]:
+    """The cells of COLUMNS."""
     errors = found.errors
     every, visible, occluded = (
         scores(errors, group) for group in (None, errors.visible, errors.occluded)
     )
     return (
         name,
-        _median_mean(every.mpjpe_ab_mm),
-        _median_mean(every.mpjpe_re_mm),
-        _median_mean(visible.mpjpe_ab_mm),
-        _median_mean(occluded.mpjpe_ab_mm),
-        _percent(every.jdr_crop_side),
-        _percent(every.jdr_box_width),
-        _number(every.sim_cos.mean, 3),
-        _percent(every.pck_3d),
-        _percent(every.auc_3d),
-        _percent(every.pck_2d),
-        _percent(every.found),
+        median_mean(every.mpjpe_ab_mm),
+        median_mean(every.mpjpe_re_mm),
+        median_mean(visible.mpjpe_ab_mm),
+        median_mean(occluded.mpjpe_ab_mm),
+        as_percent(every.jdr_crop_side),
+        as_percent(every.jdr_box_width),
+        as_number(every.sim_cos.mean, 3),
+        as_percent(every.pck_3d),
+        as_percent(every.auc_3d),
+        as_percent(every.pck_2d),
+        as_percent(every.found),
     )
 
 
-def _median_mean(found: Any) -> str:
-    return f'{_number(found.median)} / {_number(found.mean)}'
+def median_mean(found: Distribution) -> str:
+    """'median / mean' in whole units."""
+    return f'{as_number(found.median)} / {as_number(found.mean)}'
 
 
-def _number(value: float, digits: int = 0) -> str:
+def as_number(value: float, digits: int = 0) -> str:
+    """With so many decimals; '-' of nothing."""
     return f'{value:.{digits}f}' if math.isfinite(value) else '-'
 
 
-def _percent(value: float) -> str:
+def as_percent(value: float) -> str:
+    """A rate of 0..1; '-' of nothing."""
     return f'{value:.1%}' if math.isfinite(value) else '-'
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def aligned_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown whose columns line up in a terminal as well: text to the left, numbers right."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
 
@@ -128,7 +132,7 @@ def report_markdown(methods: Sequence[EvaluatedMethod], settings: Mapping[str, A
     ]
     joints = [joint_scores(method.final.errors) for method in methods]
     per_joint = [
-        (name.replace('_', ' '), *(_median_mean(scored[j].mpjpe_ab_mm) for scored in joints))
+        (name.replace('_', ' '), *(median_mean(scored[j].mpjpe_ab_mm) for scored in joints))
         for j, name in enumerate(H36M_17.joint_names)
     ]
     pictures = [f'![{text}]({name})' for name, text in PICTURES.items()]
@@ -139,7 +143,7 @@ def report_markdown(methods: Sequence[EvaluatedMethod], settings: Mapping[str, A
         markdown_table(methods),
         '\n'.join(weights),
         '## Each joint: MPJPE_ab',
-        _table(('joint', *(method.name for method in methods)), per_joint),
+        aligned_table(('joint', *(method.name for method in methods)), per_joint),
         '## Pictures',
         *pictures,
         '## What the columns say',
@@ -156,16 +160,17 @@ def report_dict(methods: Sequence[EvaluatedMethod], settings: Mapping[str, Any])
         'methods': {
             method.name: {
                 **method.facts,
-                'stages': {stage: _groups(found) for stage, found in method.stages.items()},
+                'stages': {stage: stage_figures(found) for stage, found in method.stages.items()},
             }
             for method in methods
         },
     }
-    plain: dict[str, Any] = _plain(whole)
+    plain: dict[str, Any] = plain_values(whole)
     return plain
 
 
-def _groups(found: Evaluated) -> dict[str, Any]:
+def stage_figures(found: Evaluated) -> dict[str, Any]:
+    """Scores of all joints, of visible and occluded ones, and of each joint, for JSON."""
     errors = found.errors
     groups: dict[str, Scores] = {
         'all': scores(errors),
@@ -179,10 +184,12 @@ def _groups(found: Evaluated) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """The same with null for NaN, as JSON has none, and at most six decimals."""
     if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain_values(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_values(entry) for entry in value]
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value

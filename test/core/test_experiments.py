@@ -473,7 +473,9 @@ def test_table_1_holds_methods_and_their_counts_beside_the_papers(setup: Setup) 
 
 def test_table_2_takes_the_networks_of_the_wide_baseline() -> None:
     assert methods('table-2', 'lite') == ['lite-baseline', 'lite-wide']
+    assert methods('table-1', 'lite') == ['lite-baseline', 'lite']
     assert methods('table-1', 'resnet50')[-1] == 'rsb-pose-resnet50'
+    assert methods('table-2', 'resnet50')[-2] == 'volume-t-resnet50'
     assert methods('table-2', 'resnet50')[-1] == 'rsb-pose-resnet50-wide'
     assert set(methods('table-1', None)) == set(TABLE_1) - {'tppt', 'epipolar-t', 'adafuse'}
     assert set(methods('table-2', None)) == set(TABLE_2) - {'tppt', 'epipolar-t', 'adafuse'}

@@ -1,5 +1,7 @@
 """Networks: sizes, the paper's counts, and every step against a plain float64 reference."""
 
+import math
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
@@ -10,7 +12,13 @@ from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.models import NETWORKS, PoseTransformer, co_keypoints
 from rsb_pose_core.models.attention import attention_mask
 from rsb_pose_core.models.rsb_pose import RSBPose, StereoHeatmaps, crop_to_heatmap, heatmap_to_crop
-from rsb_pose_core.models.soft_argmax import map_moments, volume_moments
+from rsb_pose_core.models.soft_argmax import (
+    map_moments,
+    mean_near,
+    peak_cells,
+    spread_about,
+    volume_moments,
+)
 from rsb_pose_core.models.stereo_volume import (
     DisparityRange,
     groupwise_correlation,
@@ -290,6 +298,69 @@ def test_volume_moments_match_float64(peak: float) -> None:
     assert (moments.covariance - covariance).abs().max() < 5e-5
     expected = torch.logsumexp(logits.double().flatten(2), -1)
     assert torch.allclose(moments.log_sum_exp.double(), expected, rtol=1e-6)
+
+
+def two_places(depth: int = 4) -> torch.Tensor:
+    """Logits of a joint that is at (3, 5, d 1) with 0.7 and at (14, 2, d 3) with 0.3."""
+    logits = torch.full((1, 1, depth, 12, 18), -40.0)
+    logits[0, 0, 1, 5, 3], logits[0, 0, 3, 2, 14] = math.log(0.7), math.log(0.3)
+    return logits
+
+
+def test_keypoints_near_a_peak_do_not_fall_between_two_places() -> None:
+    logits = two_places()
+    cells = peak_cells(logits.logsumexp(2))
+    found = mean_near(logits, cells, 2, -1.0, 0.5)
+    assert found[0, 0].tolist() == pytest.approx([3, 5, -0.5], abs=1e-5)
+    whole = volume_moments(logits, -1.0, 0.5)
+    assert whole.mean[0, 0].tolist() == pytest.approx([6.3, 4.1, -0.2], abs=1e-4)
+    spread = spread_about(found, whole)[0, 0]
+    off = torch.tensor([11.0, -3.0, 1.0])  # of the other place, weighed 0.3
+    assert torch.allclose(spread, 0.3 * off[:, None] * off, atol=1e-3)
+
+
+@pytest.mark.parametrize('place', [(0, 0), (17, 11), (9, 0), (17, 4)])
+def test_means_near_a_peak_are_sums_over_the_cells_there(place: tuple[int, int]) -> None:
+    torch.manual_seed(3)
+    logits = torch.randn(2, 3, 4, 12, 18, dtype=torch.float64)
+    cells = torch.tensor(place).expand(2, 3, 2)
+    found = mean_near(logits, cells, 3, -2.0)
+    for batch in range(2):
+        for joint in range(3):
+            total, mean = 0.0, torch.zeros(3, dtype=torch.float64)
+            for d in range(4):
+                for v in range(max(place[1] - 3, 0), min(place[1] + 4, 12)):
+                    for u in range(max(place[0] - 3, 0), min(place[0] + 4, 18)):
+                        weight = float(logits[batch, joint, d, v, u].exp())
+                        total += weight
+                        mean += weight * torch.tensor([u, v, d - 2.0], dtype=torch.float64)
+            assert torch.allclose(found[batch, joint], mean / total, atol=1e-9)
+
+
+def test_most_probability_together_makes_the_peak() -> None:
+    logits = torch.full((1, 1, 12, 18), -40.0)
+    logits[0, 0, 2, 15] = math.log(0.3)
+    logits[0, 0, 5:10, 3:8] = math.log(0.7 / 25)
+    assert peak_cells(logits).tolist() == [[[5, 7]]]
+
+
+def test_training_sees_the_mean_of_all_and_a_trained_network_its_peak() -> None:
+    torch.manual_seed(0)
+    model = NETWORKS['lite-efficientnet-baseline'].build()
+    image = torch.rand(1, 3, 64, 64)
+    assert model.train()(image, image).peak_radius is None
+    assert model.eval()(image, image).peak_radius == 5
+    assert NETWORKS['rsb-pose-resnet50'].peak_radius is None
+
+
+def test_independent_views_are_read_near_their_peaks() -> None:
+    logits = two_places()[:, :, 1:2].clone()
+    logits[0, 0, 0, 2, 14] = math.log(0.3)
+    heatmap = logits[:, :, 0]
+    found = co_keypoints(
+        StereoHeatmaps(heatmap, heatmap, None, DisparityRange(-1, 1), peak_radius=2)
+    )
+    assert found.uvd[0, 0].tolist() == pytest.approx([13.5, 21.5, 0], abs=1e-4)
 
 
 def test_map_moments_match_a_volume_of_one_plane() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 Image = Float[Tensor, 'batch 3 height width']
 Features = Float[Tensor, 'batch channels quarter_height quarter_width']
+HalfFeatures = Float[Tensor, 'batch half_channels half_height half_width']
 
 # Mean and spread of RGB photographs, applied inside the network: callers pass 0..1.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -37,6 +38,11 @@ class Backbone(nn.Module):
     """RGB 0..1 (B,3,H,W), H and W multiples of 32 -> features (B,channels_out,H/4,W/4)."""
 
     channels_out: int
+    channels_half = 0  # of what forward_with_half hands on; 0: it has no such features
+
+    def forward_with_half(self, image: Image) -> tuple[Features, HalfFeatures]:
+        """As forward, and features (B,channels_half,H/2,W/2) from on the way there."""
+        raise NotImplementedError
 
 
 def he_convolutions(module: nn.Module) -> None:

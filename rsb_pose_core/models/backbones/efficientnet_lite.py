@@ -8,7 +8,12 @@ underscores, so that load_published() finds them.
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rsb_pose_core.models.backbones.backbone import Features, Image, ImageNorm
+from rsb_pose_core.models.backbones.backbone import (
+    Features,
+    HalfFeatures,
+    Image,
+    ImageNorm,
+)
 from rsb_pose_core.models.backbones.pyramid import PyramidBackbone
 from rsb_pose_core.models.layers import without_autocast
 
@@ -96,6 +101,7 @@ class EfficientNetLiteTrunk(PyramidBackbone):
     def __init__(self, pyramid_channels: int = 64, channels_out: int = 48) -> None:
         widths = [STAGES[index][-1] for index in TAPPED]
         super().__init__(widths, pyramid_channels, channels_out)
+        self.channels_half = STAGES[0][-1]
         self.norm = ImageNorm(PIXEL_MEAN, PIXEL_STD)
         self.conv_stem = SameConv2d(3, STEM, 3, 2)
         self.bn0 = batch_norm(STEM)
@@ -112,10 +118,15 @@ class EfficientNetLiteTrunk(PyramidBackbone):
 
     def forward(self, image: Image) -> Features:
         """RGB 0..1 (B,3,H,W), H and W multiples of 32 -> (B,channels_out,H/4,W/4)."""
+        return self.forward_with_half(image)[0]
+
+    def forward_with_half(self, image: Image) -> tuple[Features, HalfFeatures]:
+        """As forward, and the first stage's features (B,16,H/2,W/2)."""
         x = functional.relu6(self.bn0(self.conv_stem(self.norm(image))))
+        half = x = self.blocks[0](x)
         levels = []
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks[1:], 1):
             x = block(x)
             if index in self._ends:
                 levels.append(x)
-        return self.fuse(levels)
+        return self.fuse(levels), half

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rsb_pose_core.models.backbones.backbone import (
     Backbone,
     Features,
+    HalfFeatures,
     Image,
     ImageNorm,
     he_convolutions,
@@ -65,6 +66,7 @@ class ResNetTrunk(Backbone):
     ) -> None:
         super().__init__()
         self.channels_out = channels_out
+        self.channels_half = width
         self.deep_channels = 32 * width
         self.norm = ImageNorm()
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
@@ -89,7 +91,19 @@ class ResNetTrunk(Backbone):
 
     def forward_with_deep(self, image: Image) -> tuple[Features, Deep]:
         """As forward, and the features (B,deep_channels,H/32,W/32) that it was made of."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(self.norm(image)))))
+        return self._after_stem(self._stem(image))
+
+    def forward_with_half(self, image: Image) -> tuple[Features, HalfFeatures]:
+        """As forward, and the stem's features (B,width,H/2,W/2)."""
+        half = self._stem(image)
+        return self._after_stem(half)[0], half
+
+    def _stem(self, image: Image) -> HalfFeatures:
+        half: Tensor = self.relu(self.bn1(self.conv1(self.norm(image))))
+        return half
+
+    def _after_stem(self, half: HalfFeatures) -> tuple[Features, Deep]:
+        x = self.maxpool(half)
         deep: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         features: Tensor = self.deconv_layers(deep)
         return features, deep
