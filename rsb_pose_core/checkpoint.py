@@ -34,7 +34,7 @@ def save_checkpoint(
     if refiner is not None:
         tensors |= {REFINER + name: value for name, value in refiner.state_dict().items()}
         metadata = {**metadata, **_switches(refiner)}
-    stored = {name: _half(value) for name, value in tensors.items()}
+    stored = {name: half_precision(value) for name, value in tensors.items()}
     described = {'format': FORMAT, 'joints': model.joints, **metadata}
     if isinstance(model, RSBPose | IndependentHeatmaps):
         described['disparity_first'] = model.disparities.first
@@ -77,7 +77,9 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def save_refiner(path: Path, refiner: PoseTransformer, metadata: dict[str, Any]) -> None:
     """Write the float16 weights of a Pose Transformer alone, as load_refiner reads them."""
-    tensors = {REFINER + name: _half(value) for name, value in refiner.state_dict().items()}
+    tensors = {
+        REFINER + name: half_precision(value) for name, value in refiner.state_dict().items()
+    }
     described = {'format': FORMAT, **metadata, **_switches(refiner)}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(path), {name: str(value) for name, value in described.items()})
@@ -145,7 +147,7 @@ def _refiner_of(
     return refiner
 
 
-def _half(value: torch.Tensor) -> torch.Tensor:
+def half_precision(value: torch.Tensor) -> torch.Tensor:
     """Weights in float16; biases, norms and their statistics, which can be tiny, as they are."""
     value = value.detach().cpu().contiguous()
     if not value.is_floating_point() or value.ndim <= 1:

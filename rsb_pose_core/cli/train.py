@@ -6,6 +6,7 @@ what a frozen network says. On several GPUs: torchrun --nproc-per-node N -m rsb_
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rsb_pose_core.checkpoint import load_model
 from rsb_pose_core.errors import ConfigError
 from rsb_pose_core.training.config import load_config, read_settings
 from rsb_pose_core.training.distributed import Ranks, torchrun_ranks
+from rsb_pose_core.training.disturbing import windows_only
 from rsb_pose_core.training.objective import FRESH, build_system
 from rsb_pose_core.training.pose_prior import PptConfig, RefinerConfig, run_ppt, run_refiner
 from rsb_pose_core.training.sources import (
@@ -70,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument('--epochs', type=float, help='length of the run, of 15000 pairs each')
     length.add_argument('--steps', type=int, help='length of the run in steps')
     length.add_argument('--minutes', type=float, help='length of the run in training time')
-    parser.add_argument('--resume', action='store_true', help='go on from OUT/last.pt')
+    parser.add_argument(
+        '--resume', action='store_true', help='go on from OUT/last.pt or OUT/carried'
+    )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--threads', type=int, help='CPU threads of the computation')
     parser.add_argument('--seed', type=int)
@@ -116,15 +120,19 @@ def _train_network(
         overrides |= {'epochs': args.epochs, 'steps': args.steps, 'minutes': args.minutes}
     config = load_config(path, **overrides)
     cv2.setNumThreads(1)  # augmentation runs beside the network
+    drawn_from = config
     if device.type == 'cpu':
         keep_freed_memory()
+    else:
+        torch.backends.cudnn.benchmark = True
+        drawn_from = replace(config, augmentation=windows_only(config.augmentation))
     source: BatchSource
     if args.render is not None:
-        source = RenderedSource(config, args.render, str(device), ranks=ranks)
+        source = RenderedSource(drawn_from, args.render, str(device), ranks=ranks)
     else:
-        source = ShardSource(config, args.data, ranks)
+        source = ShardSource(drawn_from, args.data, ranks)
     if args.photographs is not None:
-        photographs = PhotographSource(config, args.photographs, ranks)
+        photographs = PhotographSource(drawn_from, args.photographs, ranks)
         source = MixedSource(source, photographs, config.photo_share)
     torch.manual_seed(config.seed)
     system = build_system(
@@ -136,6 +144,7 @@ def _train_network(
     trainer = Trainer(
         config, source, args.val, args.out,
         device=device, resume=args.resume, system=system, ranks=ranks,
+        disturb=None if drawn_from is config else config.augmentation,
     )  # fmt: skip
     trainer.run()
 

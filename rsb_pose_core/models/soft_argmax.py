@@ -38,6 +38,12 @@ def _plane_basis(height: int, width: int, like: Tensor) -> Float[Tensor, 'cells 
     return torch.stack([column.flatten() for column in columns], -1)
 
 
+def _moved(mean: Tensor, middle: tuple[float, ...]) -> Tensor:
+    """The sum, without a copy to the device that it would have to be waited for."""
+    moved = [value + offset for value, offset in zip(mean.unbind(-1), middle, strict=True)]
+    return torch.stack(moved, -1)
+
+
 def volume_moments(logits: Volumes, disparity_first: float, step: float = 1) -> Moments:
     """Mean and covariance of (u, v, d) under softmax(logits).
 
@@ -60,9 +66,9 @@ def volume_moments(logits: Volumes, disparity_first: float, step: float = 1) -> 
         mean = torch.stack([u, v, ed], -1)
         second = torch.stack([uu, uv, ud, uv, vv, vd, ud, vd, dd], -1)
         covariance = second.view(batch, joints, 3, 3) - mean[..., :, None] * mean[..., None, :]
-        middle = [(width - 1) / 2, (height - 1) / 2, (depth - 1) / 2 * step + disparity_first]
+        middle = ((width - 1) / 2, (height - 1) / 2, (depth - 1) / 2 * step + disparity_first)
         log_sum_exp = peak[..., 0, 0] + torch.log(total)
-    return Moments(mean + mean.new_tensor(middle), covariance, log_sum_exp)
+    return Moments(_moved(mean, middle), covariance, log_sum_exp)
 
 
 def map_moments(logits: Maps) -> Moments:
@@ -78,9 +84,9 @@ def map_moments(logits: Maps) -> Moments:
         mean = torch.stack([u, v], -1)
         second = torch.stack([uu, uv, uv, vv], -1).view(*mean.shape, 2)
         covariance = second - mean[..., :, None] * mean[..., None, :]
-        middle = mean.new_tensor([(width - 1) / 2, (height - 1) / 2])
+        middle = ((width - 1) / 2, (height - 1) / 2)
         log_sum_exp = peak[..., 0] + torch.log(total)
-    return Moments(mean + middle, covariance, log_sum_exp)
+    return Moments(_moved(mean, middle), covariance, log_sum_exp)
 
 
 def peak_cells(plane: Maps) -> Integer[Tensor, 'batch joints 2']:

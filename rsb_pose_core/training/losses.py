@@ -84,8 +84,8 @@ def stereo_losses(heatmaps: StereoHeatmaps, batch: StereoBatch, weights: LossWei
     origin = (0.0, 0.0, 0.0)
     terms |= _cell_terms(heatmaps.co_heatmap, moments, cells, origin, usable, weights)
     if weights.volume_l1:
-        axes = moments.mean.new_tensor([1.0, 1.0, 3.0])
-        distance = ((moments.mean - target).abs() * axes).sum(-1)
+        u, v, d = (moments.mean - target).abs().unbind(-1)
+        distance = u + v + 3 * d
         terms['volume_l1'] = weights.volume_l1 * masked_mean(distance, usable)
     uvd = torch.cat([heatmap_to_crop(moments.mean[..., :2]), moments.mean[..., 2:] * STRIDE], -1)
     return terms | pose_terms(triangulate_clamped(uvd, batch.calibration), usable, batch, weights)

@@ -6,6 +6,7 @@ two different photographs instead. Positions in metres stay unknown (NaN).
 """
 
 import math
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import cv2
@@ -172,10 +173,12 @@ def photo_batch(
     *,
     stereo: bool,
     first: int = 0,
+    executor: Executor | None = None,
 ) -> StereoBatch:
     """An augmented batch, a function of its arguments alone; place `first` begins it.
 
-    stereo: views of one photograph; else of two, the second drawn at random.
+    stereo: views of one photograph; else of two, the second drawn at random. executor: of threads,
+    which make pairs side by side.
     """
 
     def one(index: int, place: int) -> tuple[Pair, str]:
@@ -191,5 +194,6 @@ def photo_batch(
 
         return disturb(pair, other, rng, colours), ' and '.join(p.name for p in chosen)
 
-    made = [one(index, first + place) for place, index in enumerate(indices)]
+    side_by_side = map if executor is None else executor.map
+    made = list(side_by_side(one, indices, range(first, first + len(indices))))
     return collate([pair for pair, _ in made], [name for _, name in made])

@@ -124,12 +124,12 @@ class RenderedSource:
         self.ranks = ranks or Ranks()
         self._taken = 0  # by this rank
         self._seed = SEEDS['train'] + config.seed * SEEDS_OF_A_JOB
-        self._casting = -1
-        self._renderer: Renderer
+        self._renderers: dict[int, Future[Renderer]] = {}  # by casting
         side, plain = stored_side(config.largest_input), PairSpace()
         margin = plain.margin * side // STORED_SIDE
         self._space = replace(plain, crop_size=side, margin=margin)
-        self._executor = ThreadPoolExecutor(1)
+        self._executor, self._maker = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._threads = ThreadPoolExecutor(loader_threads())
         # kernels that draw do not wait for those that train; results come back as arrays
         cuda = torch.device(device).type == 'cuda'
         self._stream = torch.cuda.Stream(device) if cuda else None
@@ -161,7 +161,9 @@ class RenderedSource:
         names = [f'pair {number} drawn by process {self.ranks.rank}' for number in numbers]
         pool, seed = DrawnPairs(pairs, names), (self.config.seed, step)
         ranges = self.config.augmentation
-        return training_batch(pool, list(range(len(pairs))), size, seed, ranges, first=first)
+        return training_batch(
+            pool, list(range(len(pairs))), size, seed, ranges, first=first, executor=self._threads
+        )
 
     def _batch(self, number: int) -> list[Pair]:
         """The pairs of a batch; the next one is begun, and those before it are forgotten."""
@@ -178,14 +180,24 @@ class RenderedSource:
         count, length = rendering.pairs_at_once, rendering.batches_per_casting
         casting = number // length * self.ranks.count + self.ranks.rank
         first = (casting * length + number % length) * count
+        renderer = self._renderer(casting)
         with torch.cuda.stream(self._stream):
-            if casting != self._casting:
-                self._renderer = self.make(
-                    self.data, 'train', self._seed + casting, self._space, self.device
-                )
-                self._casting = casting
-            arrays = shard_arrays(self._renderer.batch(count, self._seed, first))
+            arrays = shard_arrays(renderer.batch(count, self._seed, first))
         return [{name: arrays[name][i] for name in SHARD_ARRAYS} for i in range(count)]
+
+    def _renderer(self, casting: int) -> Renderer:
+        """The renderer of a casting; a GPU, which draws in no time, has the next one begun."""
+        ahead = [] if self._stream is None else [casting + self.ranks.count]
+        for wanted in (casting, *ahead):
+            if wanted not in self._renderers:
+                self._renderers[wanted] = self._maker.submit(self._make, wanted)
+        for old in [other for other in self._renderers if other < casting]:
+            del self._renderers[old]
+        return self._renderers[casting].result()
+
+    def _make(self, casting: int) -> Renderer:
+        with torch.cuda.stream(self._stream):
+            return self.make(self.data, 'train', self._seed + casting, self._space, self.device)
 
 
 class PhotographSource:
@@ -198,6 +210,7 @@ class PhotographSource:
         self.config, self.ranks = config, ranks or Ranks()
         self.pool = PhotoPool(tuple(read_photographs(folder, 'train') for folder in folders))
         self.order = ShuffledOrder(config.seed, len(self.pool))
+        self._threads = ThreadPoolExecutor(loader_threads())
 
     def start(self, state: dict[str, Any] | None) -> None:
         if state is not None:
@@ -208,7 +221,7 @@ class PhotographSource:
         indices, config = self.order.take(count)[part], self.config
         return lambda: photo_batch(
             self.pool, indices, size, (config.seed, step), config.photographs,
-            config.augmentation, stereo=stereo, first=part.start,
+            config.augmentation, stereo=stereo, first=part.start, executor=self._threads,
         )  # fmt: skip
 
     def rescan(self) -> int:

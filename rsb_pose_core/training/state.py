@@ -34,9 +34,11 @@ class MovingAverage:
             [current[name] for name in floating],
             1 - decay,
         )
-        for name, value in self.values.items():
-            if not value.is_floating_point():
-                value.copy_(current[name])
+        whole = [name for name in self.values if name not in set(floating)]
+        if whole:
+            torch._foreach_copy_(
+                [self.values[name] for name in whole], [current[name] for name in whole]
+            )
 
     def state(self) -> dict[str, Any]:
         return {'updates': self.updates, 'values': self.values}
@@ -83,6 +85,30 @@ def make_optimizer(system: PoseSystem, config: TrainConfig) -> torch.optim.Optim
     if config.optimizer == 'adam':
         return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Moments in memory as their parameters (channels-last on a GPU), as kernels expect."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[key] = torch.empty_like(parameter).copy_(value)
+
+
+def channels_last(model: nn.Module) -> None:
+    """Weights of convolutions as a GPU's matrix units read them; images and volumes follow."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        elif parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+
+
+def compile_parts(method: nn.Module) -> None:
+    """Compile, when they are first called, the parts where nearly all time goes."""
+    for name, part in method.named_children():
+        if name in ('trunk', 'volume'):
+            part.compile()
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

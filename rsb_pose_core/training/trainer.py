@@ -16,31 +16,29 @@ from rsb_pose_core.checkpoint import save_checkpoint
 from rsb_pose_core.errors import ConfigError, DataError, RsbPoseError
 from rsb_pose_core.models import Network
 from rsb_pose_core.models.system import PoseSystem
-from rsb_pose_core.training.augmentation import evaluation_batch
+from rsb_pose_core.synthesis.timing import stage as timed
+from rsb_pose_core.training.augmentation import Augmentation, evaluation_batch
 from rsb_pose_core.training.batches import StereoBatch
+from rsb_pose_core.training.checks import StepChecks
 from rsb_pose_core.training.config import TrainConfig, config_to_dict
 from rsb_pose_core.training.distributed import Ranks
 from rsb_pose_core.training.evaluation import evaluate, table
-from rsb_pose_core.training.guard import (
-    PATIENCE,
-    diverged,
-    no_gradients,
-    unusable_batch,
-    why_not_finite,
-)
+from rsb_pose_core.training.feeding import Fed, Feeder
+from rsb_pose_core.training.guard import PATIENCE, diverged, no_gradients, why_not_finite
 from rsb_pose_core.training.loop import stop_signals
 from rsb_pose_core.training.monitor import Monitor, first_volume_norm
 from rsb_pose_core.training.objective import Objective, build_model
 from rsb_pose_core.training.pictures import prediction_sheet
 from rsb_pose_core.training.pool import PairPool
+from rsb_pose_core.training.resuming import RunState, same_source
 from rsb_pose_core.training.sources import BatchSource
 from rsb_pose_core.training.state import (
     MovingAverage,
-    load_state,
+    channels_last,
+    compile_parts,
     make_optimizer,
     not_finite,
     random_state,
-    save_state,
     set_random_state,
 )
 
@@ -51,14 +49,14 @@ COUNTERS = ('step', 'seconds', 'pairs_seen', 'stage_index', 'stage_step', 'skipp
 
 @dataclass(frozen=True)
 class Pending:
-    """A batch that is being made, and its stage."""
+    """A batch that is being made and brought to the device, and its stage."""
 
     stage_index: int
-    batch: 'Future[StereoBatch]'
+    batch: Future[Fed]
 
 
 class Trainer:
-    """One run in one directory: last.pt, model.safetensors, log.jsonl, TensorBoard events.
+    """One run in one directory: last.pt, carried/, model.safetensors, log.jsonl, TensorBoard.
 
     With several ranks each has a trainer; the first one validates, logs and saves.
     """
@@ -74,8 +72,12 @@ class Trainer:
         resume: bool = False,
         system: PoseSystem | None = None,
         ranks: Ranks | None = None,
+        disturb: Augmentation | None = None,
     ) -> None:
-        """system: what to train, as build_system() makes it; fresh weights by default."""
+        """system: what to train, as build_system() makes it; fresh weights by default.
+
+        disturb: what to change at random on the device, where `source` only cuts crops out.
+        """
         torch.manual_seed(config.seed)
         self.config, self.out, self.device = config, out, device
         self.ranks = ranks or Ranks()
@@ -83,25 +85,32 @@ class Trainer:
         out.mkdir(parents=True, exist_ok=True)
         model = (system or PoseSystem(build_model(config.model))).to(device).train()
         _check_stages(config, model, self.ranks)
+        if device.type == 'cuda':
+            channels_last(model)
         self.averaged_model = deepcopy(model).eval()
         self.volume_norm = first_volume_norm(model)
         if self.ranks.count > 1 and device.type == 'cuda':
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model: PoseSystem = model
+        if config.compile and device.type == 'cuda':
+            compile_parts(model.method)
         self.average = MovingAverage(model, config.ema_decay)
         self.optimizer = make_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == 'fp16')
+        self._state = RunState(out, model, self.average, self.optimizer, self.scaler, device)
         self.objective = Objective(model, config.precision)
         self._step_module: nn.Module = self.objective
         if self.ranks.count > 1:  # stages and switches leave parameters unused
             self._step_module = DistributedDataParallel(
                 self.objective, find_unused_parameters=True
             )
+        self._feeder = Feeder(device, config.seed, self.ranks.rank, disturb)
+        self._checks = StepChecks(device)
         torch.manual_seed(config.seed + self.ranks.rank)
         self.step, self.seconds, self.pairs_seen = 0, 0.0, 0
         self.stage_index, self.stage_step, self.skipped = 0, 0, 0
         self.source = source
-        source.start(self._load() if resume else None)
+        source.start(self._resume() if resume else None)
         self._pending_state = source.state()
         self._last_done = dict.fromkeys(('rescan', 'save', 'validate'), self.seconds)
         self.validation_pool: PairPool | None = None
@@ -141,7 +150,7 @@ class Trainer:
                 waited = time.monotonic() - started
                 self._enter(pending.stage_index)
                 pending = self._prefetch_next(executor, batch)
-                terms = self.train_step(batch.to(self.device))
+                terms = self.train_step(batch)
                 took = time.monotonic() - started
                 if self.ranks.first:
                     self.seconds += took
@@ -159,28 +168,41 @@ class Trainer:
         rate = config.rate_at(self.progress, self.stage_index, self.stage_step)
         for group in self.optimizer.param_groups:
             group['lr'] = rate * group['lr_scale']
-        terms = self._step_module(batch, stage)
-        loss = torch.stack(list(terms.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        loss_counts, step_counts = torch.stack([loss.isfinite(), norm.isfinite()]).tolist()
-        problem = None
-        if not loss_counts:
-            problem = why_not_finite(self.objective, batch, stage, self.step, config.precision)
-        self.skipped = 0 if step_counts else self.skipped + 1
-        if self.skipped >= PATIENCE:
-            problem = problem or no_gradients(self.step, config.precision)
-        self.ranks.stop_together(problem)
-        if step_counts:
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.average.update(self.model)
+        with timed('forward'):
+            terms = self._step_module(batch, stage)
+            loss = torch.stack(list(terms.values())).sum()
+        with timed('backward'):
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+        with timed('optimizer'):
+            self.scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+            finite = torch.stack([loss.isfinite(), norm.isfinite()])
+            self._checks.add(self.step, stage, batch, finite)
+            self._look()
+            if not self.scaler.is_enabled():  # it would see to this by itself
+                self.optimizer.found_inf = (~finite.all()).float()  # type: ignore[attr-defined]
+            self.scaler.step(self.optimizer)  # changes nothing where something is not finite
+            self.scaler.update()
+            self.average.update(self.model)
         self.step += 1
         self.stage_step += 1
         self.pairs_seen += len(batch) * self.ranks.count
         return {**{name: term.detach() for name, term in terms.items()}, 'gradient_norm': norm}
+
+    def _look(self, *, all_of_them: bool = False) -> None:
+        """End the run where a loss was no number, or gradients have not been for too long."""
+        for step in self._checks.due(all_of_them=all_of_them):
+            loss_counts, step_counts = step.read()
+            problem = None
+            if not loss_counts:
+                problem = why_not_finite(
+                    self.objective, step.batch, step.stage, step.number, self.config.precision
+                )
+            self.skipped = 0 if step_counts else self.skipped + 1
+            if self.skipped >= PATIENCE:
+                problem = problem or no_gradients(step.number, self.config.precision)
+            self.ranks.stop_together(problem)
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Errors of the averaged weights on the validation pairs; exports them as well.
@@ -233,56 +255,42 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write last.pt, from which the run continues exactly.
+        """Write last.pt, from which the run continues exactly, and carried/, which is small.
 
-        DataError where weights are not finite: the last.pt before them stays.
+        DataError where weights are not finite: those before them stay.
         """
+        self._look(all_of_them=True)
         broken = not_finite(self.model.state_dict().items())
         self.ranks.stop_together(None if broken is None else diverged(self.step, broken))
         random = self.ranks.gather(random_state(self.device))
         if not self.ranks.first:
             return
-        save_state(
-            self.out / 'last.pt',
-            {
-                'config': config_to_dict(self.config),
-                'model': self.model.state_dict(),
-                'average': self.average.state(),
-                'optimizer': self.optimizer.state_dict(),
-                'scaler': self.scaler.state_dict(),
-                'counters': {name: getattr(self, name) for name in COUNTERS},
-                'source': self._pending_state,
-                'random': random,
-            },
-        )
+        facts = {
+            'config': config_to_dict(self.config),
+            'counters': {name: getattr(self, name) for name in COUNTERS},
+            'source': self._pending_state,
+        }
+        self._state.save(facts, random)
 
-    def _load(self) -> dict[str, Any]:
-        """Take up the run in `out`; returns the state of its source."""
-        state = load_state(self.out / 'last.pt', self.device)
-        if state['config']['model'] != self.config.model:
-            raise DataError(
-                f'{self.out}: the run is of model {state["config"]["model"]}, the configuration '
-                f'says {self.config.model}; give another --out'
-            )
-        if set(state['model']) != set(self.model.state_dict()):
-            raise DataError(
-                f'{self.out}: the run was begun with another refiner or by another version; '
-                f'give the options of its first command, or another --out'
-            )
-        self.model.load_state_dict(state['model'])
-        self.average.load_state(state['average'])
-        self.optimizer.load_state_dict(state['optimizer'])
-        self.scaler.load_state_dict(state['scaler'])
-        for name, value in state['counters'].items():
+    def _resume(self) -> dict[str, Any] | None:
+        """Take up the run in `out`: the state of its source, where that is still of use."""
+        found = self._state.resume(self.config.model)
+        for name, value in found.facts['counters'].items():
             setattr(self, name, value)
-        if len(state['random']) == self.ranks.count:
-            set_random_state(state['random'][self.ranks.rank], self.device)
-        else:
-            self.monitor.say(
-                f'the run was of {len(state["random"])} processes, now it is of '
-                f'{self.ranks.count}: it goes on, but not as it would have'
-            )
-        source: dict[str, Any] = state['source']
+        if found.words:
+            self.monitor.say(found.words)
+        if found.fresh:
+            self.stage_step = 0  # warm up again
+        source: dict[str, Any] = found.facts['source']
+        if found.random is None:
+            return source if same_source(source, self.source.state()) else None
+        if len(found.random) == self.ranks.count:
+            set_random_state(found.random[self.ranks.rank], self.device)
+            return source
+        self.monitor.say(
+            f'the run was of {len(found.random)} processes, now it is of {self.ranks.count}: it '
+            f'goes on, but not as it would have'
+        )
         return source
 
     # ---- of a step ----
@@ -308,7 +316,7 @@ class Trainer:
         index = self.config.stage_at(progress)
         stage = self.config.stages[index]
         load = self.source.take(stage.batch_size, stage.input_size, step, stereo=stage.volume)
-        return Pending(index, executor.submit(load))
+        return Pending(index, executor.submit(self._feeder.feed, load, step))
 
     def _prefetch_next(self, executor: Executor, batch: StereoBatch) -> Pending:
         """Begin to make the batch of the step after that of `batch`."""
@@ -319,15 +327,15 @@ class Trainer:
 
     def _arrived(self, pending: Pending) -> StereoBatch:
         """A batch that can be trained on; all ranks end where one has none."""
-        batch, problem = None, None
+        fed, problem = None, None
         try:
-            batch = pending.batch.result()
-            problem = unusable_batch(batch)
+            fed = pending.batch.result()
+            problem = fed.problem
         except RsbPoseError as error:
             problem = str(error)
         self.ranks.stop_together(problem)
-        assert batch is not None
-        return batch
+        assert fed is not None
+        return self._feeder.arrived(fed)
 
     def _enter(self, stage_index: int) -> None:
         if stage_index != self.stage_index:
