@@ -156,6 +156,7 @@ def _architectures() -> dict[str, Architecture]:
         'lite-fine-stride2': replace(lite, disparities=HALF_PIXEL_PLANES, matching_stride=2),
         'lite-baseline': Architecture('triangulation', 'lite'),
         'lite-efficientnet': efficientnet,
+        'lite-efficientnet-stride4': replace(efficientnet, matching_stride=4),
         'lite-efficientnet-unmasked': replace(efficientnet, attention_mask=False),
         'lite-efficientnet-baseline': replace(efficientnet, method='triangulation'),
         'lite-efficientnet-volume-t': replace(efficientnet, method='volumetric'),
