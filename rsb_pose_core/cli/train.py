@@ -114,6 +114,12 @@ def _train_network(
         overrides['model'] = args.model
     elif args.weights is not None:
         overrides['model'] = load_model(args.weights)[2]['model']
+        asked = load_config(path).model
+        if asked != overrides['model']:
+            print(
+                f'training {overrides["model"]} as of --weights, not the {asked} of {path.name}; '
+                f'give --model {asked} to train that with what fits'
+            )
     if args.seed is not None:
         overrides['seed'] = args.seed
     if (args.epochs, args.steps, args.minutes) != (None, None, None):

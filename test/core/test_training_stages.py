@@ -251,6 +251,25 @@ def test_another_network_on_the_same_backbone_gives_what_fits(
         build_system('lite-efficientnet', weights=tmp_path / 'w.safetensors')
 
 
+def test_weights_of_another_model_than_the_configuration_s_are_pointed_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(
+        tmp_path / 'w.safetensors', build_model('lite-baseline'), {'model': 'lite-baseline'}
+    )
+    path = write_config(tmp_path / 'c.yaml')
+    arguments = [
+        'train', 'sce', '--config', str(path), '--data', str(folder / 'train_*.npz'),
+        '--weights', str(tmp_path / 'w.safetensors'), '--out', str(tmp_path / 'run'),
+        '--device', 'cpu', '--steps', '1',
+    ]  # fmt: skip
+    assert load_config(path).model == 'lite'
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert 'training lite-baseline as of --weights, not the lite of c.yaml' in said
+    assert load_model(tmp_path / 'run' / 'model.safetensors')[2]['model'] == 'lite-baseline'
+
+
 # ---- full pictures ----
 
 
