@@ -10,7 +10,7 @@ import torch
 
 from rsb_pose_core.checkpoint import read_metadata
 from rsb_pose_core.cli.evaluate_all import run_all
-from rsb_pose_core.errors import ConfigError, DataError
+from rsb_pose_core.errors import ConfigError
 from rsb_pose_core.training.loaded import (
     check_counted,
     load_methods,
@@ -25,6 +25,7 @@ from rsb_pose_core.training.report import (
     EvaluatedMethod,
     markdown_table,
     report_dict,
+    report_folder,
     report_markdown,
 )
 
@@ -158,16 +159,10 @@ def _write(
         'device': args.device,
         'torch': torch.__version__,
     }
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
+    with report_folder(args.out) as out:
         report = json.dumps(report_dict(methods, settings), indent=1)
-        (args.out / 'report.json').write_text(report)
-        (args.out / 'report.md').write_text(report_markdown(methods, settings))
-        write_plots(methods, args.out)
-        write_sheet(methods, pool, args.jitter_px, args.out / 'pairs.png')
-    except OSError as error:
-        raise DataError(
-            f'{args.out}: the report cannot be written there ({error.strerror}); give --out a '
-            f'folder that can be'
-        ) from error
+        (out / 'report.json').write_text(report)
+        (out / 'report.md').write_text(report_markdown(methods, settings))
+        write_plots(methods, out)
+        write_sheet(methods, pool, args.jitter_px, out / 'pairs.png')
     print(f'{args.out / "report.md"} with its plots, and report.json')

@@ -28,7 +28,7 @@ from rsb_pose_core.training.comparison_report import (
 from rsb_pose_core.training.loaded import LoadedMethod, check_counted, titles
 from rsb_pose_core.training.pool import HeldPairs, chosen_numbers, open_pool
 from rsb_pose_core.training.predictions import Predictions
-from rsb_pose_core.training.report import EvaluatedMethod
+from rsb_pose_core.training.report import EvaluatedMethod, report_folder
 
 FIRST_SETS = ('mhad-like', CYCLES)  # then those of SETS, then what else there is
 
@@ -135,15 +135,9 @@ def _write(args: argparse.Namespace, results: Sequence[SetResult]) -> None:
         'device': args.device,
         'torch': torch.__version__,
     }
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
+    with report_folder(args.out, 'comparison') as out:
         report = json.dumps(comparison_dict(results, settings), indent=1)
-        (args.out / 'comparison.json').write_text(report)
-        (args.out / 'comparison.md').write_text(comparison_markdown(results, settings))
-        write_comparison_plots(results, args.out)
-    except OSError as error:
-        raise DataError(
-            f'{args.out}: the comparison cannot be written there ({error.strerror}); give --out '
-            f'a folder that can be'
-        ) from error
+        (out / 'comparison.json').write_text(report)
+        (out / 'comparison.md').write_text(comparison_markdown(results, settings))
+        write_comparison_plots(results, out)
     print(f'{args.out / "comparison.md"} with its plots, and comparison.json')

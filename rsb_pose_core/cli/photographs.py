@@ -25,7 +25,7 @@ from rsb_pose_core.training.photo_evaluation import (
     write_crops,
 )
 from rsb_pose_core.training.photo_sheet import write_photo_sheet
-from rsb_pose_core.training.report import sha256
+from rsb_pose_core.training.report import report_folder, sha256
 
 CROP_PX = 256  # of --crops
 
@@ -163,15 +163,9 @@ def _write(args: argparse.Namespace, photographs: Photographs, judged: list[_Jud
         'definitions': DEFINITIONS,
         'methods': {one.name: {**one.facts, **one.scores.as_dict()} for one in judged},
     }
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / 'report.json').write_text(json.dumps(report, indent=1))
-        (args.out / 'report.md').write_text(f'{photo_table(judged)}\n\n{DEFINITIONS}\n')
-    except OSError as error:
-        raise DataError(
-            f'{args.out}: the report cannot be written there ({error.strerror}); give --out a '
-            f'folder that can be'
-        ) from error
+    with report_folder(args.out) as out:
+        (out / 'report.json').write_text(json.dumps(report, indent=1))
+        (out / 'report.md').write_text(f'{photo_table(judged)}\n\n{DEFINITIONS}\n')
     for one in judged:
         pck, swaps = one.scores.pck(), one.scores.swaps
         title = (

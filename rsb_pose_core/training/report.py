@@ -3,10 +3,12 @@
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rsb_pose_core.errors import DataError
 from rsb_pose_core.metrics import Distribution, Scores, joint_scores, scores
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.training.evaluation import Evaluated
@@ -199,3 +201,16 @@ def sha256(path: Path) -> str:
     """Checksum of a file, in hexadecimal."""
     with path.open('rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+@contextmanager
+def report_folder(out: Path, what: str = 'report') -> Iterator[Path]:
+    """The folder `out`, made where it is missing. DataError where it cannot be written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield out
+    except OSError as error:
+        raise DataError(
+            f'{out}: the {what} cannot be written there ({error.strerror}); give --out a folder '
+            f'that can be'
+        ) from error

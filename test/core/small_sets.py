@@ -14,17 +14,19 @@ ABSENT = [H36M_17.index(name) for name in ('spine', 'neck', 'head')]
 Arrays = dict[str, Any]
 
 
-def write_set(folder: Path, pairs: int, baseline_m: float, seed: int) -> np.ndarray:
+def write_pairs(
+    path: Path, pairs: int, seed: int, *, baseline_m: float = 0.12, depth_std_m: float = 0.1
+) -> np.ndarray:
     """Noise with people before it, some joints outside the crops; returns the true positions."""
     rng = np.random.default_rng(seed)
-    xyz = rng.normal(0, (0.3, 0.45, 0.3), (pairs, 17, 3)) + (0, 0, 2.5)
+    xyz = rng.normal(0, (0.3, 0.45, depth_std_m), (pairs, 17, 3)) + (0, 0, 2.5)
     cx_right = 143.5 + 260 * baseline_m / 2.5
     one = StereoCalibration.from_values(260.0, 260.0, 143.5, cx_right, 140.0, baseline_m)
     calibration = StereoCalibration.stack([one] * pairs)
     uvd = project(torch.from_numpy(xyz), calibration).numpy()
-    folder.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
-        folder / 'frames_000.npz',
+        path,
         left=rng.integers(0, 255, (pairs, 288, 288, 3), dtype=np.uint8),
         right=rng.integers(0, 255, (pairs, 288, 288, 3), dtype=np.uint8),
         xyz_m=xyz.astype(np.float32),
@@ -34,6 +36,12 @@ def write_set(folder: Path, pairs: int, baseline_m: float, seed: int) -> np.ndar
         calibration=torch.stack(calibration.fields(), -1).numpy(),
     )
     return xyz
+
+
+def write_set(folder: Path, pairs: int, baseline_m: float, seed: int) -> np.ndarray:
+    """A test set of one file; returns the true positions."""
+    path = folder / 'frames_000.npz'
+    return write_pairs(path, pairs, seed, baseline_m=baseline_m, depth_std_m=0.3)
 
 
 def arrays_of(xyz_m: np.ndarray, name: str, pairs: list[int]) -> Arrays:

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from small_sets import write_pairs
 
 from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.checkpoint import save_checkpoint
 from rsb_pose_core.cli import main
 from rsb_pose_core.cli.evaluate import unique_names
-from rsb_pose_core.geometry import project
 from rsb_pose_core.metrics import JointErrors, scores
 from rsb_pose_core.models import (
     NETWORKS,
@@ -40,30 +40,11 @@ SIZE, JITTER = 64, 9
 PAIRS = 5
 
 
-def write_shard(path: Path, pairs: int, seed: int) -> None:
-    """Noise with people before it; some joints lie outside the crops."""
-    rng = np.random.default_rng(seed)
-    xyz = rng.normal(0, (0.3, 0.45, 0.1), (pairs, 17, 3)) + (0, 0, 2.5)
-    one = StereoCalibration.from_values(260.0, 260.0, 143.5, 143.5 + 260 * 0.12 / 2.5, 140.0, 0.12)
-    calibration = StereoCalibration.stack([one] * pairs)
-    uvd = project(torch.from_numpy(xyz), calibration).numpy()
-    np.savez(
-        path,
-        left=rng.integers(0, 255, (pairs, 288, 288, 3), dtype=np.uint8),
-        right=rng.integers(0, 255, (pairs, 288, 288, 3), dtype=np.uint8),
-        xyz_m=xyz.astype(np.float32),
-        uv_left=uvd[..., :2].astype(np.float32),
-        uv_right=(uvd[..., :2] - uvd[..., 2:] * (1.0, 0.0)).astype(np.float32),
-        visibility=rng.integers(0, 4, (pairs, 2, 17)).astype(np.uint8),
-        calibration=torch.stack(calibration.fields(), -1).numpy(),
-    )
-
-
 @pytest.fixture(scope='module')
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('shards')
-    write_shard(folder / 'val_0.npz', 3, 0)
-    write_shard(folder / 'val_1.npz', PAIRS - 3, 1)
+    write_pairs(folder / 'val_0.npz', 3, 0)
+    write_pairs(folder / 'val_1.npz', PAIRS - 3, 1)
     return folder
 
 
