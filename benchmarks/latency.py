@@ -216,7 +216,7 @@ def measure(
             after.mark('soft-argmax')
             if refiner is not None:
                 with torch.inference_mode():
-                    refiner.refine(found.uvd / 100)
+                    refiner.refine(found.uvd / 100, confidence=found.confidence)
             after.mark('PPT')
             if number >= 2:  # the first rounds warm up
                 times[i].append(1000 * (after.at['PPT'] - start))

@@ -138,6 +138,7 @@ def _refiner_of(
         concatenate=concatenated,
         use_root=REFINER + 'root_embed.weight' in tensors,
         use_confidence=REFINER + 'confidence_head.weight' in tensors,
+        gated=REFINER + 'gate.weight' in tensors,
     )
     for name in SWITCHES:
         stored = metadata.get('refiner_' + name)

@@ -54,8 +54,13 @@ class ImageError(RsbPoseError, ValueError):
 class PoseRefiner(Protocol):
     """What the pipeline asks of a pose prior (PoseTransformer)."""
 
-    def refine(self, xyz_m: Float[Tensor, 'people joints 3']) -> Float[Tensor, 'people joints 3']:
-        """Initial poses in metres, rectified left frame, to better ones."""
+    def refine(
+        self,
+        xyz_m: Float[Tensor, 'people joints 3'],
+        *,
+        confidence: Float[Tensor, 'people joints'],
+    ) -> Float[Tensor, 'people joints 3']:
+        """Initial poses in metres, rectified left frame, to better ones; confidence: 0..1."""
         ...
 
 
@@ -273,7 +278,11 @@ class StereoPosePipeline:
     def _refine(self, measured: _Measured) -> Tensor:
         if self.refiner is None:
             return measured.xyz_m
-        return self.refiner.refine(measured.xyz_m.float().to(self.device)).double().cpu()
+        believed = measured.confidence * measured.in_front
+        refined = self.refiner.refine(
+            measured.xyz_m.float().to(self.device), confidence=believed.float().to(self.device)
+        )
+        return refined.double().cpu()
 
     def _judge(
         self,

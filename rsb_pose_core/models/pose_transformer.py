@@ -77,8 +77,10 @@ class PoseTransformer(nn.Module):
     embedding follows the authors' weights (2.1 M). `relative` poses have their root at the origin
     (better in the paper's Table V); else they stay in the camera's frame. Beyond the paper,
     `use_root` adds a token made of the root's position, so that the refiner can know how far away
-    the person is. `use_confidence` builds Table V's conf_mask. `keep_extremities` is the authors'
-    switch that puts the initial ankles, head and wrists back.
+    the person is; `gated` tells every token its joint's confidence, and lets a joint take only a
+    part g of its correction, y = x + g (PPT(x) - x), where g is a logistic regression of its last
+    token. `use_confidence` builds Table V's conf_mask. `keep_extremities` is the authors' switch
+    that puts the initial ankles, head and wrists back.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class PoseTransformer(nn.Module):
         relative: bool = True,
         use_root: bool = False,
         use_confidence: bool = False,
+        gated: bool = False,
         keep_extremities: bool = False,
     ) -> None:
         super().__init__()
@@ -106,6 +109,8 @@ class PoseTransformer(nn.Module):
         nn.init.trunc_normal_(self.position, std=0.02)
         self.root_embed = nn.Linear(3, inner) if use_root else None
         self.confidence_head: nn.Linear | None = None
+        self.confidence_embed: nn.Linear | None = None
+        self.gate: nn.Linear | None = None
         self.encoders = nn.ModuleList(
             [Encoder(inner, heads, mlp_ratio, drop_path=0.0) for _ in range(depth)]
         )
@@ -114,6 +119,8 @@ class PoseTransformer(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(inner), nn.Linear(inner, 3))
         if use_confidence:
             self.add_confidence_head()
+        if gated:
+            self.add_gate()
 
     def set_drop_path(self, rate: float) -> None:
         """Stochastic depth, rising from 0 in the first block to `rate` in the last."""
@@ -127,6 +134,18 @@ class PoseTransformer(nn.Module):
         nn.init.ones_(self.confidence_head.weight)
         nn.init.zeros_(self.confidence_head.bias)
 
+    def add_gate(self) -> None:
+        """Let every joint weigh its correction, also after a pre-training without: `gated`.
+
+        It begins with half of each correction, whatever the confidences.
+        """
+        inner = self.norm.normalized_shape[0]
+        self.confidence_embed = nn.Linear(1, inner)
+        self.gate = nn.Linear(inner, 1)
+        for fresh in (self.confidence_embed, self.gate):
+            nn.init.zeros_(fresh.weight)
+            nn.init.zeros_(fresh.bias)
+
     def forward(
         self,
         pose_m: Pose,
@@ -136,10 +155,10 @@ class PoseTransformer(nn.Module):
         """A pose in metres, relative to its root or not as the model is -> the coherent pose.
 
         root_m: the root's position in the camera frame, read where the model was built with
-        `use_root`. confidence: 0..1 of each joint, read where it was built with `use_confidence`:
-        a head regresses its logit to a trust t in 0..1, and the first layer's attention
-        becomes A(a,b) t_b / sum_b A(a,b) t_b, so that less is made of joints that are not trusted
-        (IV-D4). The head is one logistic regression for all joints.
+        `use_root`. confidence: 0..1 of each joint, read where it was built with `gated` or
+        `use_confidence`. The latter's head regresses its logit to a trust t in 0..1, and the first
+        layer's attention becomes A(a,b) t_b / sum_b A(a,b) t_b, so that less is made of joints
+        that are not trusted (IV-D4). The head is one logistic regression for all joints.
         """
         embedded = self.embed(pose_m)
         if self.concatenate:
@@ -149,16 +168,22 @@ class PoseTransformer(nn.Module):
         if self.root_embed is not None and root_m is not None:
             x = x + self.root_embed(root_m / 5)[:, None]  # persons stand within some 5 m
         trust = None
-        if self.confidence_head is not None and confidence is not None:
-            logit = torch.logit(confidence.float(), eps=CERTAINTY)
-            trust = functional.logsigmoid(self.confidence_head(logit[..., None])[..., 0])
+        if confidence is not None:
+            logit = torch.logit(confidence.float(), eps=CERTAINTY)[..., None]
+            if self.confidence_embed is not None:
+                x = x + self.confidence_embed(logit)
+            if self.confidence_head is not None:
+                trust = functional.logsigmoid(self.confidence_head(logit)[..., 0])
         layers: list[Tensor] = []
         for encoder in self.encoders:
             x, attention = encoder(x, trust)
             x = self.norm(x)
             layers.append(attention)
             trust = None  # the first layer only
-        return Recovered(self.head(x), tuple(layers))
+        recovered = self.head(x)
+        if self.gate is not None:
+            recovered = torch.lerp(pose_m.to(recovered), recovered, torch.sigmoid(self.gate(x)))
+        return Recovered(recovered, tuple(layers))
 
     def refine(
         self,
@@ -171,7 +196,7 @@ class PoseTransformer(nn.Module):
 
         The initial root carries the position of a relative pose; the head corrects it as it does
         every joint. Joints that are `masked` are replaced by the padding joint (Table V's
-        occ_mask); `confidence` as in forward (its conf_mask); neither is its no_mask.
+        occ_mask); `confidence` as in forward (e.g. its conf_mask); neither is its no_mask.
         """
         root = xyz_m[:, self.root]
         origin = root[:, None] if self.relative else torch.zeros_like(root[:, None])

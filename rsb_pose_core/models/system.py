@@ -43,5 +43,7 @@ class PoseSystem(nn.Module):
         output = self.method(left, right, calibration)
         with without_autocast(left):
             initial = output.estimate(calibration)
-            refined = None if self.refiner is None else self.refiner.refine(initial.xyz_m)
+            refined = None
+            if self.refiner is not None:
+                refined = self.refiner.refine(initial.xyz_m, confidence=initial.confidence)
         return SystemOutput(output, initial, refined)

@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from rsb_pose_core.errors import DataError
 from rsb_pose_core.models.pose_transformer import Confidence, Mask
+from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.synthesis.labels import VISIBLE
+from rsb_pose_core.synthesis.rotations import about_y
 from rsb_pose_core.training.augmentation import Augmentation, evaluation_batch, training_batch
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.motion import Poses
@@ -44,6 +46,32 @@ class Estimates:
     def select(self, chosen: Bool[Tensor, ' poses'] | Tensor) -> 'Estimates':
         """Some of the pairs."""
         return Estimates(*(getattr(self, item.name)[chosen] for item in fields(self)))
+
+    def varied(self, generator: torch.Generator) -> 'Estimates':
+        """Each pair as another of its kind: half of them mirrored, all of them turned about the
+        camera's vertical axis (up to 0.35 rad) and scaled (by up to 15 %), estimate and truth
+        alike. Errors keep their direction along the line of sight and their share of the depth."""
+        count = len(self)
+
+        def uniform() -> Tensor:
+            return 2 * torch.rand(count, generator=generator) - 1
+
+        mirrored = uniform() < 0
+        moved = about_y(0.35 * uniform()) * (0.15 * uniform()).exp()[:, None, None]
+        moved[mirrored, :, 0] *= -1
+
+        def own(values: Tensor) -> Tensor:
+            picked = mirrored.view(-1, *[1] * (values.ndim - 1))
+            return torch.where(picked, values[:, list(H36M_17.mirror)], values)
+
+        return Estimates(
+            own(self.initial_m) @ moved.mT,
+            own(self.truth_m) @ moved.mT,
+            own(self.confidence),
+            own(self.occluded),
+            own(self.counted),
+            self.numbers,
+        )
 
     def complete(self) -> 'Estimates':
         """The pairs of which every joint has a true and an estimated position."""

@@ -99,7 +99,9 @@ def _stages(
     initial = output.estimate(batch.calibration)
     stages: list[tuple[str, StereoEstimate, StereoOutput]] = [('initial', initial, output)]
     if refiner is not None:
-        refined = initial.with_positions(refiner.refine(initial.xyz_m))
+        refined = initial.with_positions(
+            refiner.refine(initial.xyz_m, confidence=initial.confidence)
+        )
         stages.append(('refined', refined, output))
     if isinstance(output, StereoHeatmaps) and output.co_heatmap is not None:
         views = replace(output, co_heatmap=None)

@@ -38,7 +38,8 @@ class Objective(nn.Module):
         weights, refiner = stage.losses, self.system.refiner
         if refiner is None or not weights.refined_mpjpe:
             return method_losses(output, batch, weights)
-        refined = refiner.refine(output.estimate(batch.calibration).xyz_m)
+        initial = output.estimate(batch.calibration)
+        refined = refiner.refine(initial.xyz_m, confidence=initial.confidence)
         eq_6 = {'refined_mpjpe': weights.refined_mpjpe * refined_loss(refined, batch)}
         own = (weight for name, weight in vars(weights).items() if name not in eq_6)
         return method_losses(output, batch, weights) | eq_6 if any(own) else eq_6

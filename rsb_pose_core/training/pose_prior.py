@@ -117,6 +117,8 @@ class RefinerConfig(Schedule):
     """Refinement of a frozen network's estimates, the loss Eq. (6).
 
     cascade: Table V's no_mask, occ_mask (joints labelled occluded are masked) or conf_mask.
+    gated: PoseTransformer's, beyond the paper. varied: the estimates are mirrored, turned and
+    scaled anew whenever they are drawn (Estimates.varied).
     """
 
     steps: int = 1500
@@ -125,6 +127,8 @@ class RefinerConfig(Schedule):
     passes: int = 3  # over the pairs, augmented anew each time
     max_pairs: int = 24000
     cascade: str = 'no_mask'
+    gated: bool = False
+    varied: bool = True
     drop_path: float = 0.1
     relative: bool = True  # from here on only without a pre-trained transformer
     concatenate: bool = False
@@ -148,6 +152,7 @@ class RefinerConfig(Schedule):
             concatenate=self.concatenate,
             use_root=self.use_root,
             use_confidence=self.cascade == 'conf_mask',
+            gated=self.gated,
         )
 
 
@@ -188,13 +193,15 @@ def run_refiner(
 
 
 def starting_transformer(config: RefinerConfig, refiner: Path | None) -> PoseTransformer:
-    """The pre-trained transformer of a file, or a new one; conf_mask adds its head."""
+    """The pre-trained transformer of a file, or a new one; conf_mask and a gate add theirs."""
     if refiner is None:
         return config.build()
     transformer, _ = load_refiner(refiner)
     transformer.set_drop_path(config.drop_path)
     if config.cascade == 'conf_mask':
         transformer.add_confidence_head()
+    if config.gated:
+        transformer.add_gate()
     return transformer
 
 
@@ -213,9 +220,12 @@ def train_refiner(
 
     def backward(step: int, generator: torch.Generator) -> dict[str, float]:
         chosen = torch.randint(len(found), (config.batch_size,), generator=generator)
+        some = found.select(chosen)
+        if config.varied:
+            some = some.varied(generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-            refined = refine(transformer, found.select(chosen), config.cascade)
-        errors = pose_errors(refined, found.truth_m[chosen].to(device))
+            refined = refine(transformer, some, config.cascade)
+        errors = pose_errors(refined, some.truth_m.to(device))
         check_finite(errors, name, found.numbers[chosen], step)
         errors.mean().backward()
         return {'refined_mm': 1000 * float(errors.detach().mean())}
@@ -229,7 +239,7 @@ def refine(transformer: PoseTransformer, found: Estimates, cascade: str) -> Pose
     return transformer.refine(
         found.initial_m.to(device),
         masked=found.occluded.to(device) if cascade == 'occ_mask' else None,
-        confidence=found.confidence.to(device) if cascade == 'conf_mask' else None,
+        confidence=found.confidence.to(device),
     )
 
 

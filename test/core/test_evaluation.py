@@ -134,7 +134,10 @@ def test_known_offsets_come_back_as_errors(pool: PairPool) -> None:
 
 def test_a_refiner_is_measured_beside_the_initial_pose(pool: PairPool) -> None:
     class Shift(PoseTransformer):
-        def refine(self, xyz_m: torch.Tensor) -> torch.Tensor:
+        def refine(
+            self, xyz_m: torch.Tensor, *, confidence: torch.Tensor | None = None
+        ) -> torch.Tensor:
+            assert confidence is not None
             return xyz_m - torch.tensor([0.03, 0.0, 0.04])
 
     refiner = Shift(width=8, depth=2, heads=2).train()

@@ -309,7 +309,7 @@ def direct(weights: Path, pairs: str, refiner: PoseTransformer | None = None) ->
         found = output.estimate(batch.calibration)
         refiner = refiner or own
         if refiner is not None:
-            found = found.with_positions(refiner.refine(found.xyz_m))
+            found = found.with_positions(refiner.refine(found.xyz_m, confidence=found.confidence))
     return joint_errors(found, output, batch)
 
 

@@ -83,7 +83,7 @@ def test_the_attention_of_every_layer_comes_out_and_its_rows_sum_to_one() -> Non
     assert not torch.equal(recovered.attention[0], recovered.attention[-1])
 
 
-@pytest.mark.parametrize('switch', [None, 'concatenate', 'use_root', 'use_confidence'])
+@pytest.mark.parametrize('switch', [None, 'concatenate', 'use_root', 'use_confidence', 'gated'])
 def test_gradients_reach_every_parameter_and_batched_equals_single(switch: str | None) -> None:
     model = slim(**({switch: True} if switch else {}))
     pose, confidence = poses(3), torch.rand(3, 17)
@@ -155,6 +155,35 @@ def test_conf_mask_scales_the_first_layer_s_attention_by_trust() -> None:
         assert torch.allclose(nobody.pose, plain.pose, atol=1e-5)  # all alike changes nothing
 
 
+def test_a_gate_begins_with_half_of_the_correction_and_opens_and_closes() -> None:
+    model = slim(gated=True)
+    assert model.gate is not None
+    given = poses(2)
+    with torch.inference_mode():
+        half = model.refine(given)
+        assert torch.equal(model.refine(given, confidence=torch.rand(2, 17)), half)
+        model.gate.bias.fill_(-30.0)
+        assert torch.allclose(model.refine(given), given, atol=1e-6)
+        model.gate.bias.fill_(30.0)
+        whole = model.refine(given)
+    assert torch.allclose(half, (given + whole) / 2, atol=1e-6)
+    assert torch.allclose(half, (given + slim().refine(given)) / 2, atol=1e-6)
+
+
+def test_a_gated_refiner_hears_how_sure_each_joint_is() -> None:
+    model = slim(gated=True)
+    assert model.gate is not None
+    assert model.confidence_embed is not None
+    confidence = torch.full((1, 17), 0.9)
+    other = confidence.clone()
+    other[0, 3] = 0.1
+    with torch.inference_mode():
+        model.confidence_embed.weight.normal_(generator=torch.Generator().manual_seed(0))
+        moved = model.refine(poses(1), confidence=confidence)
+        moved = (moved - model.refine(poses(1), confidence=other)).norm(dim=-1)[0]
+    assert moved[3] == moved.max() > 1e-3
+
+
 def test_confidences_are_not_read_without_the_switch() -> None:
     with torch.inference_mode():
         refined = slim().refine(poses(2), confidence=torch.rand(2, 17))
@@ -201,7 +230,8 @@ def test_the_shipped_refiner_loads_with_its_root_token_and_is_relative() -> None
 
 
 @pytest.mark.parametrize(
-    'switch', ['concatenate', 'use_root', 'use_confidence', 'keep_extremities', 'absolute']
+    'switch',
+    ['concatenate', 'use_root', 'use_confidence', 'gated', 'keep_extremities', 'absolute'],
 )
 def test_a_saved_refiner_comes_back_with_its_switches(tmp_path: Path, switch: str) -> None:
     torch.manual_seed(0)

@@ -268,8 +268,8 @@ def test_a_detectors_ghost_is_not_a_person() -> None:
 class Prior:
     """A refiner that moves everything and keeps what it was given."""
 
-    def refine(self, xyz_m: Tensor) -> Tensor:
-        self.given = xyz_m
+    def refine(self, xyz_m: Tensor, *, confidence: Tensor) -> Tensor:
+        self.given, self.confidence = xyz_m, confidence
         return xyz_m + torch.tensor([0.0, 0.0, 0.05])
 
 
@@ -286,6 +286,7 @@ def test_the_prior_places_uncertain_joints_and_its_absence_leaves_them_missing()
             assert person.confidence[15] == 0.0
         else:
             assert prior.given.isfinite().all()
+            assert prior.confidence[0, 15] < 0.05 < prior.confidence[0, :15].min()
             assert person.state[15] == JointState.INFERRED
             uv = project(torch.from_numpy(person.xyz_m), scene.calibration).numpy()[15, :2]
             assert person.uv_left[15] == pytest.approx(uv)

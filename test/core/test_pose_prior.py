@@ -455,7 +455,7 @@ def estimates(count: int = 64) -> Estimates:
 def test_refining_removes_a_systematic_error(tmp_path: Path, cascade: str) -> None:
     config = RefinerConfig(
         steps=70, batch_size=16, learning_rate=5e-3, warmup_steps=10, depth=1, drop_path=0.0,
-        cascade=cascade, bf16=False,
+        cascade=cascade, varied=False, bf16=False,
     )  # fmt: skip
     torch.manual_seed(0)
     model = starting_transformer(config, None)
@@ -465,6 +465,64 @@ def test_refining_removes_a_systematic_error(tmp_path: Path, cascade: str) -> No
     wrist = pose_errors(refined[:, [10]], estimates().truth_m[:, [10]]).mean()
     assert wrist < 0.2  # from 0.5 m
     assert (model.confidence_head is not None) == (cascade == 'conf_mask')
+
+
+def test_a_gate_leaves_alone_what_needs_no_correction(tmp_path: Path) -> None:
+    config = RefinerConfig(
+        steps=250, batch_size=16, learning_rate=5e-3, warmup_steps=10, depth=1, drop_path=0.0,
+        varied=False, bf16=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = starting_transformer(config, None)
+    others = [joint for joint in range(17) if joint != 10]
+    found = {}
+    for gated in (False, True):
+        if gated:
+            model.add_gate()
+            config = replace(config, steps=150, learning_rate=1e-3)
+        train_refiner(model, config, estimates(), tmp_path / str(gated), str)
+        with torch.inference_mode():
+            refined = refine(model, estimates(), 'no_mask')
+        for joints in ([10], others):
+            errors = pose_errors(refined[:, joints], estimates().truth_m[:, joints])
+            found[gated, len(joints)] = float(errors.mean())
+    assert found[True, 1] < found[False, 1] < 0.2  # the wrist, from 0.5 m
+    assert found[True, 16] < 0.5 * found[False, 16]
+
+
+def test_varied_estimates_keep_their_errors_along_the_line_of_sight() -> None:
+    found = estimates(200)
+    found.initial_m[:, 10] = found.truth_m[:, 10] * 1.2  # 20 % too far
+    found.initial_m[:, 2, 0] += 0.01  # the right hip, towards the person's left
+    varied = found.varied(torch.Generator().manual_seed(0))
+    # half of the pairs are mirrored, and then the left wrist and hip err
+    mirrored = varied.occluded[:, H36M_17.mirror[10]]
+    assert 70 < int(mirrored.sum()) < 130
+    assert torch.equal(varied.occluded[:, 10], ~mirrored)
+    assert torch.equal(varied.confidence < 0.5, varied.occluded)
+    assert torch.equal(varied.counted, ~varied.occluded)
+    error = varied.initial_m - varied.truth_m
+    pairs, wrist = torch.arange(200), torch.where(mirrored, H36M_17.mirror[10], 10)
+    along = error[pairs, wrist] / varied.truth_m[pairs, wrist].norm(dim=-1, keepdim=True)
+    sight = varied.truth_m[pairs, wrist] / varied.truth_m[pairs, wrist].norm(dim=-1, keepdim=True)
+    assert torch.allclose(along, 0.2 * sight, atol=1e-5)
+    hip = torch.where(mirrored, H36M_17.mirror[2], 2)
+    towards = error[pairs, hip, 0]
+    assert (torch.where(mirrored, -towards, towards) > 0.007).all()
+
+    # sizes change by up to 15 %, shapes do not, and the vertical stays vertical
+    def lengths(pose: torch.Tensor) -> torch.Tensor:
+        return (pose[:, 9] - pose[:, 0]).norm(dim=-1)
+
+    flipped = torch.where(
+        mirrored[:, None, None], varied.truth_m[:, list(H36M_17.mirror)], varied.truth_m
+    )
+    scale = lengths(flipped) / lengths(found.truth_m)
+    assert 0.85 < scale.min() < 0.9
+    assert 1.1 < scale.max() < 1.17
+    heights = flipped[..., 1] / scale[:, None]
+    assert torch.allclose(heights, found.truth_m[..., 1], atol=1e-4)
+    assert not torch.equal(found.varied(torch.Generator().manual_seed(1)).truth_m, varied.truth_m)
 
 
 def test_incomplete_estimates_are_left_out_and_none_at_all_is_one_sentence() -> None:
@@ -494,5 +552,10 @@ def test_conf_mask_begins_from_pre_trained_weights_without_its_head(tmp_path: Pa
     config = RefinerConfig(cascade='conf_mask', drop_path=0.2)
     started = starting_transformer(config, tmp_path / 'run' / 'refiner.safetensors')
     assert started.confidence_head is not None
+    gated = starting_transformer(
+        RefinerConfig(gated=True), tmp_path / 'run' / 'refiner.safetensors'
+    )
+    assert gated.gate is not None
+    assert started.gate is gated.confidence_head is None
     assert (started.position - pretrained.position).abs().max() < 1e-3
     assert [encoder.drop_path for encoder in started.encoders] == [0.0, 0.2]
