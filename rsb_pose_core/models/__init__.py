@@ -12,13 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import nn
-
 from rsb_pose_core.errors import ConfigError
 from rsb_pose_core.models.algebraic import AlgebraicTriangulation, WeightedHeatmaps
 from rsb_pose_core.models.backbones import BACKBONES, Backbone, ResNetTrunk
 from rsb_pose_core.models.baseline import IndependentHeatmaps
+from rsb_pose_core.models.layers import channels_last
 from rsb_pose_core.models.pose_transformer import PoseTransformer
 from rsb_pose_core.models.rsb_pose import CoKeypoints, RSBPose, StereoHeatmaps, co_keypoints
 from rsb_pose_core.models.stereo_volume import DisparityRange
@@ -76,7 +74,7 @@ class Architecture:
         trunk = BACKBONES[self.backbone]()
         model = METHODS[self.method](trunk, self)
         if self.backbone in LITE_BACKBONES:
-            _channels_last(model)
+            channels_last(model)
         return model
 
 
@@ -179,13 +177,3 @@ def _architectures() -> dict[str, Architecture]:
 
 # By the names that configurations and weights use.
 NETWORKS: dict[str, Architecture] = _architectures()
-
-
-def _channels_last(model: nn.Module) -> None:
-    """Lay convolution weights out as the CPU's and tensor cores' kernels read them."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight.data = module.weight.contiguous(memory_format=torch.channels_last)
-        elif isinstance(module, nn.Conv3d):
-            weight = module.weight.contiguous(memory_format=torch.channels_last_3d)
-            module.weight.data = weight

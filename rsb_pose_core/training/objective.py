@@ -76,7 +76,8 @@ def build_system(
             _take_over(method, model, trained, metadata['model'], weights)
             transformer = None  # it knew another network's errors
     if backbone_weights is not None:
-        load_published(method.trunk, backbone_weights)
+        found = load_published(method.trunk, backbone_weights)
+        print(f'{backbone_weights}: {found}')
     if refiner is not None:
         fresh = str(refiner) == FRESH
         transformer = PoseTransformer() if fresh else load_refiner(refiner)[0]

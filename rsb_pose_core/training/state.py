@@ -95,15 +95,6 @@ def match_layout(optimizer: torch.optim.Optimizer) -> None:
                 state[key] = torch.empty_like(parameter).copy_(value)
 
 
-def channels_last(model: nn.Module) -> None:
-    """Weights of convolutions as a GPU's matrix units read them; images and volumes follow."""
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        elif parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-
-
 def compile_parts(method: nn.Module) -> None:
     """Compile, when they are first called, the parts where nearly all time goes."""
     for name, part in method.named_children():

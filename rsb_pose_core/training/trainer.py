@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rsb_pose_core.checkpoint import save_checkpoint
 from rsb_pose_core.errors import ConfigError, DataError, RsbPoseError
 from rsb_pose_core.models import Network
+from rsb_pose_core.models.layers import channels_last
 from rsb_pose_core.models.system import PoseSystem
 from rsb_pose_core.synthesis.timing import stage as timed
 from rsb_pose_core.training.augmentation import Augmentation, evaluation_batch
@@ -34,7 +35,6 @@ from rsb_pose_core.training.resuming import RunState, same_source
 from rsb_pose_core.training.sources import BatchSource
 from rsb_pose_core.training.state import (
     MovingAverage,
-    channels_last,
     compile_parts,
     make_optimizer,
     not_finite,

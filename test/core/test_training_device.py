@@ -12,6 +12,7 @@ from test_training import write_config, write_shard
 
 from rsb_pose_core.cli import main
 from rsb_pose_core.geometry import triangulate
+from rsb_pose_core.models.layers import channels_last
 from rsb_pose_core.models.system import PoseSystem
 from rsb_pose_core.training import disturbing
 from rsb_pose_core.training.augmentation import (
@@ -31,7 +32,7 @@ from rsb_pose_core.training.losses import LossWeights, method_losses
 from rsb_pose_core.training.objective import build_model
 from rsb_pose_core.training.pool import PairPool
 from rsb_pose_core.training.sources import ShardSource
-from rsb_pose_core.training.state import channels_last, make_optimizer, match_layout
+from rsb_pose_core.training.state import make_optimizer, match_layout
 from rsb_pose_core.training.trainer import Trainer
 
 STILL = windows_only(Augmentation())
