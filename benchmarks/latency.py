@@ -134,9 +134,10 @@ class Marks:
     def __init__(self, network: nn.Module, device: torch.device, clock: Clock) -> None:
         self.clock = clock
         self.device, self.at = device, dict.fromkeys(STAGES, 0.0)
-        if isinstance(network, RSBPose | IndependentHeatmaps):
+        if isinstance(network, IndependentHeatmaps):
             network.trunk.register_forward_hook(lambda *_: self.mark('trunk'))
         if isinstance(network, RSBPose):
+            network.attention.register_forward_pre_hook(lambda *_: self.mark('trunk'))
             volume = network.volume
             network.volume.register_forward_pre_hook(lambda *_: self.mark('2D heads'))
             network.volume.register_forward_hook(lambda *_: self.mark('V2V'))

@@ -295,7 +295,7 @@ def test_stage_refiner_writes_network_and_refiner_and_estimates_once(
     )
     assert kept.stat().st_mtime_ns == made
     _, loaded, metadata = load_model(out / 'model.safetensors')
-    assert (metadata['model'], metadata['refiner_steps']) == ('lite', '2')
+    assert (metadata['model'], metadata['refiner_steps']) == ('lite-efficientnet', '2')
     assert loaded is not None
     with torch.inference_mode():
         far = standing(2) + 3.0

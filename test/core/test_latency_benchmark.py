@@ -21,6 +21,18 @@ def test_a_layer_takes_as_long_as_the_slower_of_products_and_memory() -> None:
     assert roofline_us([(8.0, 1.0), (2.0, 3.0)], machine, 2) == pytest.approx(1e6 * (4 + 6))
 
 
+@pytest.mark.parametrize('name', ['lite-efficientnet', 'lite'])
+def test_no_stage_hides_in_another(name: str) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[name].build().eval()
+    assert isinstance(network, RSBPose)
+    refiner = PoseTransformer().eval()
+    for way in measure(network, refiner, torch.device('cpu'), 128, rounds=3):
+        shares = way.shares.values()
+        assert sum(shares) == pytest.approx(1.0)
+        assert 0.005 < min(shares) < max(shares) < 0.9, (way.name, way.dtype, way.shares)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize('name', ['lite', 'rsb-pose-resnet50'])
 def test_every_way_on_the_gpu_agrees_and_says_its_time(name: str) -> None:

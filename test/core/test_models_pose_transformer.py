@@ -218,11 +218,12 @@ def test_a_pose_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
         slim()(torch.zeros(shape))
 
 
-def test_the_shipped_refiner_loads_with_its_root_token_and_is_relative() -> None:
+def test_the_shipped_refiner_loads_with_its_gate_and_is_relative() -> None:
     refiner, metadata = load_refiner(WEIGHTS)
     _, beside, _ = load_model(WEIGHTS)
-    assert metadata['model'] == 'lite'
-    assert refiner.root_embed is not None
+    assert metadata['model'] == 'lite-efficientnet'
+    assert refiner.gate is not None
+    assert refiner.root_embed is None
     assert (refiner.relative, refiner.keep_extremities) == (True, False)
     assert beside is not None
     with torch.inference_mode():
