@@ -24,10 +24,11 @@ from rsb_pose_core.training.augmentation import (
     flip_pair,
     training_batch,
 )
-from rsb_pose_core.training.config import load_config
+from rsb_pose_core.training.config import load_config, read_settings
 from rsb_pose_core.training.evaluation import evaluate
 from rsb_pose_core.training.objective import build_model
 from rsb_pose_core.training.pool import PairPool, ShuffledOrder
+from rsb_pose_core.training.pose_prior import RefinerConfig
 from rsb_pose_core.training.sources import ShardSource
 from rsb_pose_core.training.state import MovingAverage
 from rsb_pose_core.training.trainer import Trainer
@@ -376,7 +377,10 @@ def test_shipped_configurations_are_valid() -> None:
     folder = Path(__file__).parents[2] / 'config' / 'train'
     names = {path.stem for path in folder.glob('*.yaml')}
     assert names >= {'lite', 'lite_baseline', 'rsb_pose_resnet50', *STAGES}
-    for name in names - {'ppt', 'ppt_rounds', 'refiner'}:  # of the Pose Transformer alone
+    refiners = {'refiner', 'lite_efficientnet_refiner'}
+    for name in names - {'ppt', *refiners}:
         assert load_config(folder / f'{name}.yaml').stages
+    for name in refiners:
+        assert read_settings(RefinerConfig, folder / f'{name}.yaml').steps == 1500
     for stage in STAGES:
         assert default_config(stage) == folder / f'{stage}.yaml'
