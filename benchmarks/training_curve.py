@@ -15,12 +15,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from rsb_pose_core.errors import DataError
+
 LOG = 'log.jsonl'
 FIGURES = ('disparity', 'absolute_mm', 'relative_mm')  # heat-map pixels, mm, mm
-
-
-class LogError(ValueError):
-    """Said in one sentence, exit status 2."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,13 @@ class Validation:
 
 
 def read_curve(runs: list[Path]) -> list[Validation]:
-    """Validations of runs that follow each other. Raises LogError."""
+    """Validations of runs that follow each other. Raises DataError."""
     curve: list[Validation] = []
     pairs = steps = 0
     for run in runs:
         path = run / LOG
         if not path.is_file():
-            raise LogError(f'{path} is missing; give folders that rsb-pose train sce wrote')
+            raise DataError(f'{path} is missing; give folders that rsb-pose train sce wrote')
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         for line in lines:
             found = line.get('jittered_initial')
@@ -52,7 +50,7 @@ def read_curve(runs: list[Path]) -> list[Validation]:
         pairs += max((line['pairs_seen'] for line in lines), default=0)
         steps += max((line['step'] for line in lines), default=0)
     if not curve:
-        raise LogError(f'{", ".join(map(str, runs))}: no validation; train with --val')
+        raise DataError(f'{", ".join(map(str, runs))}: no validation; train with --val')
     return curve
 
 
@@ -76,8 +74,8 @@ def draw(curves: dict[str, list[Validation]], out: Path) -> None:
             )
     axes.set(xlabel='pairs drawn, thousands', ylabel='MPJPE_ab on held-out pairs, median, mm')
     axes.set_yscale('log')
-    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis(ScalarFormatter())
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.grid(which='both', alpha=0.3)
     axes.legend()
     figure.savefig(out, dpi=120)
@@ -95,9 +93,9 @@ def main() -> int:
         for given in args.runs:
             name, found, folders = given.partition('=')
             if not found:
-                raise LogError(f'{given}: expected NAME=RUN[,RUN...]')
+                raise DataError(f'{given}: expected NAME=RUN[,RUN...]')
             curves[name] = read_curve([Path(folder) for folder in folders.split(',')])
-    except LogError as error:
+    except DataError as error:
         parser.error(str(error))
     print('| network | pairs | steps | stage | disparity | MPJPE_ab, mm | MPJPE_re, mm |')
     print('|---|---|---|---|---|---|---|')

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.training_curve import LogError, draw, read_curve
+from benchmarks.training_curve import draw, read_curve
+from rsb_pose_core.errors import DataError
 
 
 def write_run(folder: Path, *validations: tuple[int, int, float], end: int) -> Path:
@@ -43,7 +44,7 @@ def test_runs_follow_each_other(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LogError, match=r'log.jsonl is missing; give folders that rsb-pose train'):
+    with pytest.raises(DataError, match=r'log.jsonl is missing; give folders that rsb-pose train'):
         read_curve([tmp_path / 'none'])
-    with pytest.raises(LogError, match='no validation; train with --val'):
+    with pytest.raises(DataError, match='no validation; train with --val'):
         read_curve([write_run(tmp_path / 'a', end=10)])
