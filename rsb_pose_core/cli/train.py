@@ -110,10 +110,11 @@ def _train_network(
     if args.stage == 'end-to-end' and args.weights is None:
         raise ConfigError('end-to-end goes on from rsb-pose train sce; give its --weights FILE')
     overrides: dict[str, Any] = {}
+    begun = {} if args.weights is None else load_model(args.weights)[2]
     if args.model is not None:
         overrides['model'] = args.model
     elif args.weights is not None:
-        overrides['model'] = load_model(args.weights)[2]['model']
+        overrides['model'] = begun['model']
         asked = load_config(path).model
         if asked != overrides['model']:
             print(
@@ -151,6 +152,7 @@ def _train_network(
         config, source, args.val, args.out,
         device=device, resume=args.resume, system=system, ranks=ranks,
         disturb=None if drawn_from is config else config.augmentation,
+        pairs_before=int(begun.get('pairs_seen', 0)),
     )  # fmt: skip
     trainer.run()
 

@@ -44,7 +44,9 @@ from rsb_pose_core.training.state import (
 
 LOG_EVERY = 20  # steps
 PAIRS_SHOWN = 4
-COUNTERS = ('step', 'seconds', 'pairs_seen', 'stage_index', 'stage_step', 'skipped')
+COUNTERS = (
+    'step', 'seconds', 'pairs_seen', 'pairs_before', 'stage_index', 'stage_step', 'skipped'
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,12 @@ class Trainer:
         system: PoseSystem | None = None,
         ranks: Ranks | None = None,
         disturb: Augmentation | None = None,
+        pairs_before: int = 0,
     ) -> None:
         """system: what to train, as build_system() makes it; fresh weights by default.
 
         disturb: what to change at random on the device, where `source` only cuts crops out.
+        pairs_before: what the weights of `system` have learned from already, for the export.
         """
         torch.manual_seed(config.seed)
         self.config, self.out, self.device = config, out, device
@@ -107,7 +111,7 @@ class Trainer:
         self._feeder = Feeder(device, config.seed, self.ranks.rank, disturb)
         self._checks = StepChecks(device)
         torch.manual_seed(config.seed + self.ranks.rank)
-        self.step, self.seconds, self.pairs_seen = 0, 0.0, 0
+        self.step, self.seconds, self.pairs_seen, self.pairs_before = 0, 0.0, 0, pairs_before
         self.stage_index, self.stage_step, self.skipped = 0, 0, 0
         self.source = source
         source.start(self._resume() if resume else None)
@@ -242,7 +246,7 @@ class Trainer:
             'model': self.config.model,
             'input_size': self.config.stages[-1].input_size,
             'steps': self.step,
-            'pairs_seen': self.pairs_seen,
+            'pairs_seen': self.pairs_before + self.pairs_seen,
             'pairs_different': len(self.source),
             'seed': self.config.seed,
             'validation': json.dumps(results),

@@ -292,6 +292,21 @@ def test_train_and_evaluate_from_the_command_line(
     assert set(stages) == {'initial', 'heatmaps'}
 
 
+def test_pairs_seen_go_on_from_the_weights_a_run_begins_with(tmp_path: Path, shards: Path) -> None:
+    config = write_config(tmp_path / 'c.yaml', steps=2)
+
+    def pairs_seen(folder: str, *more: str) -> str:
+        command = ['train', 'sce', '--config', str(config), '--out', str(tmp_path / folder)]
+        command += ['--data', str(shards / 'train_*.npz'), '--device', 'cpu', *more]
+        assert main(command) == 0
+        return load_model(tmp_path / folder / 'model.safetensors')[2]['pairs_seen']
+
+    assert pairs_seen('first') == '5'
+    going_on = ['--weights', str(tmp_path / 'first/model.safetensors')]
+    assert pairs_seen('second', *going_on) == '10'
+    assert pairs_seen('second', *going_on, '--resume') == '10'
+
+
 def test_the_baseline_trains_with_the_same_trainer(tmp_path: Path, shards: Path) -> None:
     config = load_config(write_config(tmp_path / 'c.yaml', model='lite-baseline', steps=2))
     data = str(shards / 'train_*.npz')
