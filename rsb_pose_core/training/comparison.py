@@ -23,6 +23,8 @@ DISTANCES_M = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, torch.inf)
 # What all rigs see: baselines are compared on joints this deep.
 COMMON_DEPTH_M = (2.0, 3.0)
 WITH_PPT = ' + PPT'
+# Trained for numbers of pairs that differ by less than this share of the greater: alike.
+ALIKE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +74,23 @@ def in_order(methods: Sequence[EvaluatedMethod]) -> list[EvaluatedMethod]:
 
 
 def rivals(methods: Sequence[EvaluatedMethod]) -> dict[str, EvaluatedMethod]:
-    """By the name of each RSB-Pose, heat maps + triangulation on the same trunk."""
+    """By the name of each RSB-Pose, heat maps + triangulation on the same trunk, trained alike:
+    for as many pairs, up to ALIKE."""
     found: dict[str, EvaluatedMethod] = {}
     for method in methods:
         if architecture(method).method != 'rsb-pose':
             continue
         for other in methods:
             what = architecture(other)
-            if (what.method, what.backbone) == ('triangulation', architecture(method).backbone):
+            wanted = ('triangulation', architecture(method).backbone)
+            if (what.method, what.backbone) == wanted and _alike(method, other):
                 found.setdefault(method.name, other)
     return found
+
+
+def _alike(method: EvaluatedMethod, other: EvaluatedMethod) -> bool:
+    pairs = [int(each.facts['metadata'].get('pairs_seen', 0)) for each in (method, other)]
+    return max(pairs) - min(pairs) <= ALIKE * max(pairs)
 
 
 # ---- groups of joints ----

@@ -76,10 +76,10 @@ def evaluated(seed: int, numbers: tuple[int, ...], lost: float = 0.0) -> Evaluat
     return Evaluated(numbers, torch.zeros(*shape, 3, dtype=torch.float64), errors)
 
 
-def method(name: str, model: str, **stages: Evaluated) -> EvaluatedMethod:
+def method(name: str, model: str, pairs_seen: int = 12, **stages: Evaluated) -> EvaluatedMethod:
     facts = {
         'model': model, 'weights': f'{name}.safetensors', 'input_size': 64, 'sha256': 'f' * 64,
-        'metadata': {'pairs_seen': '12'},
+        'metadata': {'pairs_seen': str(pairs_seen)},
     }  # fmt: skip
     return EvaluatedMethod(name, facts, stages)
 
@@ -147,6 +147,17 @@ def test_the_ratio_is_to_heat_maps_on_the_same_trunk(result: SetResult) -> None:
     median, mean = found['ours + PPT'].median, found['ours + PPT'].mean
     assert first[2].strip() == f'{median:.2f} / {mean:.2f}'
     assert rival_table([replace(result, methods=result.methods[:1])]) is None
+
+
+@pytest.mark.parametrize(
+    ('pairs_seen', 'alike'), [(11, True), (10, False), (14, False), (0, False)]
+)
+def test_only_what_was_trained_alike_is_a_rival(
+    result: SetResult, pairs_seen: int, alike: bool
+) -> None:
+    ours = result.methods[0]
+    rival = method('T', 'lite-baseline', pairs_seen, initial=evaluated(2, NUMBERS))
+    assert (against_rivals(replace(result, methods=(ours, rival))) != {}) == alike
 
 
 def test_the_pose_transformer_is_judged_by_occluded_joints(result: SetResult) -> None:
