@@ -89,6 +89,7 @@ MISPRINTS = {
     'rsb-pose-hrnet-w48-wide': 531.56,
     'rsb-pose-resnet152-wide': 539.24,
 }
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)  # whose own kinds thop does not know by itself
 REFINERS: dict[str, Callable[[], nn.Module]] = {
     'ppt': PoseTransformer,
     'ppt-concatenated': lambda: PoseTransformer(concatenate=True),
@@ -139,8 +140,10 @@ def count(module: nn.Module, *inputs: Tensor | StereoCalibration) -> tuple[Count
     thop leaves its own tensors in the module: build another one to train.
     """
     parameters = sum(parameter.numel() for parameter in module.parameters())
+    convolutions = {type(part) for part in module.modules() if isinstance(part, CONVOLUTIONS)}
+    own = dict.fromkeys(convolutions - {*CONVOLUTIONS}, thop.vision.basic_hooks.count_convNd)
     with FlopCounterMode(display=False) as counter:
-        macs, thop_parameters = thop.profile(module, inputs, verbose=False)
+        macs, thop_parameters = thop.profile(module, inputs, custom_ops=own, verbose=False)
     return (
         Count(macs / 1e9, thop_parameters / 1e6),
         Count(counter.get_total_flops() / 2e9, parameters / 1e6),

@@ -23,6 +23,21 @@ def channels_last(model: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
+class Conv3d(nn.Conv3d):
+    """nn.Conv3d whose gradients can be trusted under autocast on a CPU.
+
+    oneDNN 3's bfloat16 gradient of the weights is wrong, often inf, and writes past its memory
+    where a volume has fewer planes than the kernel; there it is a float32 convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = x.device.type == 'cpu' and x.shape[2] < self.kernel_size[0]
+        if shallow and torch.is_autocast_enabled('cpu') and torch.is_grad_enabled():
+            with without_autocast(x):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
 def conv2d_unit(
     channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, *, relu: bool = True
 ) -> nn.Sequential:
@@ -45,7 +60,7 @@ def conv3d_unit(
 ) -> nn.Sequential:
     """Convolution, BatchNorm and (optionally) ReLU on volumes, padded to keep the size."""
     layers: list[nn.Module] = [
-        nn.Conv3d(channels_in, channels_out, kernel, stride, kernel // 2, bias=bias),
+        Conv3d(channels_in, channels_out, kernel, stride, kernel // 2, bias=bias),
         nn.BatchNorm3d(channels_out),
     ]
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rsb_pose_core import models
 from rsb_pose_core.calibration import StereoCalibration
 from rsb_pose_core.geometry import project
-from rsb_pose_core.models import NETWORKS, Network, VolumetricTriangulation
+from rsb_pose_core.models import LITE_BACKBONES, NETWORKS, Network, VolumetricTriangulation
 from rsb_pose_core.models.attention import AttentionHeads
 from rsb_pose_core.models.backbones import (
     BACKBONES,
@@ -99,7 +99,8 @@ def check_sizes(name: str, output: StereoOutput, side: int) -> None:
     assert found.get('co_heatmap') == (
         (JOINTS, depth, cells, cells) if method == 'rsb-pose' else None
     )
-    assert found.get('volume') == ((JOINTS, 64, 64, 64) if method == 'volumetric' else None)
+    cube = 32 if NETWORKS[name].backbone in LITE_BACKBONES else 64
+    assert found.get('volume') == ((JOINTS, *[cube] * 3) if method == 'volumetric' else None)
     assert found.get('weights') == ((JOINTS, 2) if method == 'algebraic' else None)
 
 
