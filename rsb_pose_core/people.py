@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from rsb_pose_core.detection.boxes import Box, intersection_over_union
 from rsb_pose_core.skeleton import H36M_17
 
-# Two poses this close with overlapping boxes are one person found twice.
+# Two poses this close with overlapping boxes are one person found twice,
 SAME_PERSON_M, SAME_PERSON_OVERLAP = 0.35, 0.35
+# and so are two with so many joints at the same places of the left image: of the surer's box.
+SAME_JOINTS, SAME_JOINT_SHARE = 5, 0.06
 
 Array = NDArray[np.float64]
 
@@ -142,10 +144,20 @@ def without_doubles(poses: Sequence[PersonPose]) -> list[PersonPose]:
     """The surer one of any two poses of one person, surest first."""
     kept: list[PersonPose] = []
     for pose in sorted(poses, key=lambda candidate: candidate.overall_confidence, reverse=True):
-        if not any(
-            np.linalg.norm(pose.root_m - other.root_m) < SAME_PERSON_M
-            and intersection_over_union(pose.box_left, other.box_left) > SAME_PERSON_OVERLAP
-            for other in kept
-        ):
+        if not any(_same_person(pose, surer) for surer in kept):
             kept.append(pose)
     return kept
+
+
+def _same_person(pose: PersonPose, surer: PersonPose) -> bool:
+    """Whether both are where one person is, or the pose borrows the surer one's joints: a crop
+    of a part of somebody has the joints that it shows right and makes up the others."""
+    overlap = intersection_over_union(pose.box_left, surer.box_left)
+    if overlap > SAME_PERSON_OVERLAP and (
+        np.linalg.norm(pose.root_m - surer.root_m) < SAME_PERSON_M
+    ):
+        return True
+    side_px = max(surer.box_left.width, surer.box_left.height)
+    apart_px = np.linalg.norm(pose.uv_left - surer.uv_left, axis=1)  # NaN where one is missing
+    shared = apart_px < SAME_JOINT_SHARE * side_px
+    return bool(shared.sum() >= SAME_JOINTS)

@@ -8,7 +8,13 @@ import torch
 from stereo_scene import STANDING_M, camera
 
 from rsb_pose_core.geometry import project
-from rsb_pose_core.people import JointState, PersonPose, TrackState, assemble_person
+from rsb_pose_core.people import (
+    JointState,
+    PersonPose,
+    TrackState,
+    assemble_person,
+    without_doubles,
+)
 from rsb_pose_core.tracking import (
     OneEuroFilter,
     OneEuroSettings,
@@ -31,6 +37,29 @@ def person(x: float = 0.0, z: float = 2.5, confidence: float = 0.9) -> PersonPos
     )
     assert pose is not None
     return pose
+
+
+def borrowing(pose: PersonPose, joints: int) -> PersonPose:
+    """A pose as of a crop of a part of somebody: so many joints are theirs, the others made up."""
+    uv, xyz = pose.uv_left.copy(), pose.xyz_m.copy()
+    uv[joints:, 0] += 0.3 * pose.box_left.height
+    xyz[joints:, 2] += 0.5
+    return replace(pose, uv_left=uv, xyz_m=xyz, confidence=np.full(17, 0.4))
+
+
+def test_who_was_found_twice_stays_once() -> None:
+    surer = person()
+    assert without_doubles([borrowing(surer, 5), surer]) == [surer]
+    assert without_doubles([person(x=0.1, confidence=0.5), surer]) == [surer]
+    assert len(without_doubles([borrowing(surer, 4), surer])) == 2
+    missing = borrowing(surer, 5)
+    missing.uv_left[:3] = np.nan  # who shares but two joints
+    assert len(without_doubles([missing, surer])) == 2
+
+
+@pytest.mark.parametrize(('x', 'z'), [(0.35, 2.5), (0.12, 3.2), (0.0, 3.6)])
+def test_who_stands_beside_or_behind_is_another_person(x: float, z: float) -> None:
+    assert len(without_doubles([person(), person(x, z, confidence=0.5)])) == 2
 
 
 def test_ids_stay_with_people_who_pass_each_other_in_depth() -> None:
