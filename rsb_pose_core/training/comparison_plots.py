@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from rsb_pose_core.metrics import scores
-from rsb_pose_core.training.comparison import WITH_PPT, SetResult, found_any, on_same_joints
+from rsb_pose_core.training.comparison import SetResult, found_any, on_same_joints
 from rsb_pose_core.training.evaluation import Evaluated
 from rsb_pose_core.training.plots import COLORS, DPI, WIDTH_IN, depth_bins
 
@@ -29,18 +29,11 @@ def write_comparison_plots(results: Sequence[SetResult], folder: Path) -> None:
         figure.savefig(folder / f'{name}.png')
 
 
-def _final(result: SetResult) -> dict[str, Evaluated]:
-    """The networks, with the Pose Transformer where they have one."""
-    return {
-        method.name + WITH_PPT * ('refined' in method.stages): method.final
-        for method in result.methods
-    }
-
-
 def _shared(result: SetResult) -> dict[str, Evaluated]:
-    """Networks and predictions on the joints that all of them found; empty without predictions."""
+    """Networks, with the Pose Transformer and without, and predictions, on the joints that all of
+    them found; empty without predictions."""
     others = {other.name: other.final for other in result.predicted if found_any(other)}
-    return on_same_joints({**_final(result), **others}) if others else {}
+    return on_same_joints({**dict(result.rows()), **others}) if others else {}
 
 
 def _counted(rows: Mapping[str, Evaluated]) -> int:
@@ -50,7 +43,7 @@ def _counted(rows: Mapping[str, Evaluated]) -> int:
 
 def _styles(results: Sequence[SetResult]) -> dict[str, tuple[str, str, str]]:
     """Colour, marker and line of everything that any set has, in order."""
-    ours = list(_final(results[0]))
+    ours = [name for name, _ in results[0].rows()]
     others = list(dict.fromkeys(other.name for result in results for other in result.predicted))
     styles = {
         name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], '-')
@@ -73,7 +66,7 @@ def _sets(results: Sequence[SetResult]) -> Figure:
     axes.spines[['top', 'right']].set_visible(False)
     step = 0.8 / len(styles)
     for row, result in enumerate(results):
-        for drawn, filled in ((_final(result), True), (_shared(result), False)):
+        for drawn, filled in ((dict(result.rows()), True), (_shared(result), False)):
             for name, found in drawn.items():
                 place = row + (list(styles).index(name) - (len(styles) - 1) / 2) * step
                 color, marker, _ = styles[name]
@@ -113,7 +106,7 @@ def _distances(results: Sequence[SetResult]) -> Figure:
     panels: Any = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, result in zip(panels.flat, results, strict=False):
         axes.spines[['top', 'right']].set_visible(False)
-        drawn = _final(result)
+        drawn = dict(result.rows())
         shared = _shared(result)
         if shared and _counted(shared) >= ENOUGH * _counted(drawn):
             drawn = shared

@@ -391,7 +391,7 @@ def test_missing_data_and_missing_runs_end_with_status_2(
 def test_shipped_configurations_are_valid() -> None:
     folder = Path(__file__).parents[2] / 'config' / 'train'
     names = {path.stem for path in folder.glob('*.yaml')}
-    assert names >= {'lite', 'lite_baseline', 'rsb_pose_resnet50', *STAGES}
+    assert names >= {'lite', 'rsb_pose_resnet50', *STAGES}
     refiners = {'refiner', 'lite_efficientnet_refiner'}
     for name in names - {'ppt', *refiners}:
         assert load_config(folder / f'{name}.yaml').stages
