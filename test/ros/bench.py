@@ -7,12 +7,11 @@ import time
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from stereo_world import PERIOD_NS, START_NS, OraclePipeline, camera_info, image, oracle_loader
 
@@ -59,22 +58,12 @@ class Bench:
         )
         self.client = Node('client')
         self.people: list[HumanPose3DArray] = []
-        self.logs: list[str] = []
         self._diagnostics: dict[str, DiagnosticArray] = {}
         reliable = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
         self.client.create_subscription(
             HumanPose3DArray, 'human_pose3d/people', self.people.append, reliable
         )
         self.client.create_subscription(DiagnosticArray, '/diagnostics', self._diagnose, 10)
-        # /rosout keeps lines for those who come late; discovery can take longer than the first
-        kept = QoSProfile(
-            depth=100,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )
-        self.client.create_subscription(
-            Log, '/rosout', lambda log: self.logs.append(log.msg), kept
-        )
         self._images = {
             view: self.client.create_publisher(image_type, f'{view}/{image_topic}', reliable)
             for view in VIEWS
