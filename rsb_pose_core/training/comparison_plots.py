@@ -33,7 +33,7 @@ def _shared(result: SetResult) -> dict[str, Evaluated]:
     """Networks, with the Pose Transformer and without, and predictions, on the joints that all of
     them found; empty without predictions."""
     others = {other.name: other.final for other in result.predicted if found_any(other)}
-    return on_same_joints({**dict(result.rows()), **others}) if others else {}
+    return on_same_joints(dict(result.rows()) | others) if others else {}
 
 
 def _counted(rows: Mapping[str, Evaluated]) -> int:
