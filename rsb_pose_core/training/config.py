@@ -17,7 +17,7 @@ from rsb_pose_core.training.photo_pairs import PhotoAugmentation
 T = TypeVar('T')
 
 EPOCH_PAIRS = 15000  # of the paper's authors
-OPTIMIZERS = ('adam', 'adamw')
+OPTIMIZERS = ('adam', 'adamw', 'muon')
 SCHEDULES = ('cosine', 'constant')
 PRECISIONS = ('bf16', 'fp16', 'float32')
 
@@ -57,7 +57,7 @@ class TrainConfig:
     epochs: float | None = None  # of 15000 pairs
     steps: int | None = None
     minutes: float | None = None  # of training time
-    optimizer: str = 'adamw'  # or adam
+    optimizer: str = 'adamw'  # or adam, muon
     learning_rate: float = 1.2e-3
     backbone_lr_scale: float = 1.0  # of the 2D backbone's learning rate
     schedule: str = 'cosine'  # or constant

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from rsb_pose_core.errors import DataError
 from rsb_pose_core.models.system import PoseSystem
 from rsb_pose_core.training.config import TrainConfig
+from rsb_pose_core.training.muon import Muon, is_matrix
+
+BETAS = 0.9, 0.98  # of Adam's moments
 
 
 class MovingAverage:
@@ -57,34 +60,36 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.
         {'params': decayed, 'weight_decay': weight_decay},
         {'params': plain, 'weight_decay': 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)
 
 
 def make_optimizer(system: PoseSystem, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW; each group has an 'lr_scale', which the backbone's differ in.
+    """As `config.optimizer` says; each group has an 'lr_scale', which the backbone's differ in.
 
     Norms and biases do not decay.
     """
     backbone = {id(p) for p in system.method.get_submodule('trunk').parameters()}
-    groups: list[dict[str, Any]] = []
-    for in_backbone in (True, False):
-        for decays in (True, False):
-            chosen = [
-                p
-                for p in system.parameters()
-                if (id(p) in backbone) == in_backbone and (p.ndim > 1) == decays
-            ]
-            if chosen:
-                groups.append(
-                    {
-                        'params': chosen,
-                        'weight_decay': config.weight_decay if decays else 0.0,
-                        'lr_scale': config.backbone_lr_scale if in_backbone else 1.0,
-                    }
-                )
+    muon = config.optimizer == 'muon'
+    kinds: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    for p in system.parameters():
+        kind = (id(p) not in backbone, p.ndim <= 1, muon and is_matrix(p))
+        kinds.setdefault(kind, []).append(p)
+    groups: list[dict[str, Any]] = [
+        {
+            'params': kinds[kind],
+            'weight_decay': 0.0 if plain else config.weight_decay,
+            'lr_scale': 1.0 if ours else config.backbone_lr_scale,
+            'orthogonal': matrices,
+        }
+        for kind in sorted(kinds)
+        for ours, plain, matrices in [kind]
+    ]
+    rate = config.learning_rate
     if config.optimizer == 'adam':
-        return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+        return torch.optim.Adam(groups, lr=rate, fused=True)
+    if muon:
+        return Muon(groups, rate, BETAS)
+    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
 
 
 def match_layout(optimizer: torch.optim.Optimizer) -> None:

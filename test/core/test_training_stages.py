@@ -98,7 +98,7 @@ def test_crops_are_those_of_the_network() -> None:
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'optimizer': 'sgd'}, 'optimizer sgd: expected one of adam, adamw'),
+        ({'optimizer': 'sgd'}, 'optimizer sgd: expected one of adam, adamw, muon'),
         ({'precision': 'fp8'}, 'precision fp8: expected one of'),
         ({'epochs': 2}, 'one of epochs, steps and minutes'),
         ({'steps': 0}, 'above 0, by one of'),
@@ -124,8 +124,9 @@ def test_settings_that_mean_nothing_are_one_sentence(
     [
         {'stages': END_TO_END, 'optimizer': 'adam', 'ema_decay': 0, 'schedule': 'constant'},
         {'precision': 'fp16', 'model': 'lite-baseline'},
+        {'optimizer': 'muon'},
     ],
-    ids=['end-to-end', 'fp16'],
+    ids=['end-to-end', 'fp16', 'muon'],
 )
 def test_a_run_that_was_stopped_ends_with_the_same_bits(
     tmp_path: Path, folder: Path, changes: dict[str, Any]
