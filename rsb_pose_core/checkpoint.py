@@ -53,11 +53,16 @@ def load_model(
     """
     path = Path(path)
     metadata, tensors = _read(path)
-    name = metadata.get('model', 'absent')
+    name = metadata.get('model')
+    if name is None:
+        raise CheckpointError(
+            f'{path}: holds a Pose Transformer alone and no network; give the weights of a '
+            f'network, such as rsb_pose_lite.safetensors'
+        )
     if name not in NETWORKS:
         raise CheckpointError(
-            f'{path}: weights of an unknown model {name}, expected one of {", ".join(NETWORKS)}; '
-            f'give weights of one of these'
+            f'{path}: weights of an unknown model {name}, perhaps of a newer version of this '
+            f'package; update it, or give other weights'
         )
     model = NETWORKS[name].build()
     _fill(model, NETWORK, tensors, path, name)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rsb_pose_core.checkpoint import CheckpointError, load_model, save_checkpoint
+from rsb_pose_core.checkpoint import CheckpointError, load_model, save_checkpoint, save_refiner
 from rsb_pose_core.cli import main
 from rsb_pose_core.models import NETWORKS, PoseTransformer
 from rsb_pose_core.models.rsb_pose import co_keypoints
@@ -96,7 +96,14 @@ def test_weights_of_another_program_are_one_sentence(tmp_path: Path) -> None:
 
 def test_an_unknown_model_is_one_sentence(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / 'w.safetensors', NETWORKS['lite'].build(), {'model': 'giant'})
-    assert 'unknown model giant, expected one of lite' in one_sentence(tmp_path / 'w.safetensors')
+    assert 'unknown model giant, perhaps of a newer version' in one_sentence(
+        tmp_path / 'w.safetensors'
+    )
+
+
+def test_a_pose_transformer_alone_is_one_sentence(tmp_path: Path) -> None:
+    save_refiner(tmp_path / 'w.safetensors', PoseTransformer(), {})
+    assert 'a Pose Transformer alone and no network' in one_sentence(tmp_path / 'w.safetensors')
 
 
 def test_weights_of_another_network_are_one_sentence(tmp_path: Path) -> None:
