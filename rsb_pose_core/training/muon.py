@@ -43,13 +43,12 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 class Muon(torch.optim.AdamW):
-    """Muon for groups with 'orthogonal', fused AdamW for the others, with the same rates.
+    """Muon for groups whose 'orthogonal' is True, fused AdamW for the others; the same rates.
 
     A `found_inf` of 1, as a GradScaler sets it, makes a step that changes no parameter.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]):
-        groups = [{'orthogonal': False, **group} for group in groups]
         super().__init__(groups, lr=lr, betas=betas, fused=True)
 
     @torch.no_grad()

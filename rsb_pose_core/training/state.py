@@ -66,7 +66,7 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.
 def make_optimizer(system: PoseSystem, config: TrainConfig) -> torch.optim.Optimizer:
     """As `config.optimizer` says; each group has an 'lr_scale', which the backbone's differ in.
 
-    Norms and biases do not decay.
+    Norms and biases do not decay. 'orthogonal' groups are those that Muon turns.
     """
     backbone = {id(p) for p in system.method.get_submodule('trunk').parameters()}
     muon = config.optimizer == 'muon'
@@ -76,13 +76,12 @@ def make_optimizer(system: PoseSystem, config: TrainConfig) -> torch.optim.Optim
         kinds.setdefault(kind, []).append(p)
     groups: list[dict[str, Any]] = [
         {
-            'params': kinds[kind],
+            'params': parameters,
             'weight_decay': 0.0 if plain else config.weight_decay,
             'lr_scale': 1.0 if ours else config.backbone_lr_scale,
             'orthogonal': matrices,
         }
-        for kind in sorted(kinds)
-        for ours, plain, matrices in [kind]
+        for (ours, plain, matrices), parameters in sorted(kinds.items())
     ]
     rate = config.learning_rate
     if config.optimizer == 'adam':
