@@ -25,6 +25,7 @@ from rsb_pose_core.checkpoint import load_model
 from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.models import NETWORKS, IndependentHeatmaps, PoseTransformer, RSBPose
 from rsb_pose_core.models.fast import CudaGraphs, KeypointNetwork, Keypoints, eager, fast, fused
+from rsb_pose_core.models.layers import multiplies_bfloat16
 from rsb_pose_core.models.stereo_convolution import FirstConvolutionApart
 from rsb_pose_core.models.volume_networks import LiteVolume, StereoV2V
 
@@ -128,6 +129,12 @@ def measured_cpu(dtype: torch.dtype, clock: Clock) -> Machine:
     return Machine(f'this CPU, {str(dtype).removeprefix("torch.")}', tflops, tb_s)
 
 
+def dtypes(device: torch.device) -> dict[str, torch.dtype]:
+    """Of DTYPES, those that the device has instructions for."""
+    fast = multiplies_bfloat16(device)
+    return {word: dtype for word, dtype in DTYPES.items() if fast or dtype != torch.bfloat16}
+
+
 class Marks:
     """Seconds at the ends of the stages of one pass."""
 
@@ -176,7 +183,7 @@ def ways(
     network: KeypointNetwork, device: torch.device, side: int
 ) -> Iterator[tuple[str, str, Keypoints, KeypointNetwork | None]]:
     """Name, dtype, function and, where stages can be told apart, the network that it runs."""
-    for word, dtype in DTYPES.items():
+    for word, dtype in dtypes(device).items():
         yield 'eager', word, eager(network, device, dtype), network
         if device.type == 'cpu':
             made = fused(network, device, dtype, input_size=side)
@@ -289,7 +296,10 @@ def main() -> None:
     device, clock = torch.device(args.device), CLOCKS[args.clock]
     reports = []
     with quiet_threads(args.threads):
-        cpu = [(measured_cpu(dtype, clock), dtype.itemsize) for dtype in DTYPES.values()]
+        cpu = [
+            (measured_cpu(dtype, clock), dtype.itemsize)
+            for dtype in dtypes(torch.device('cpu')).values()
+        ]
         machines = [(H200, 2), (H200_PART, 2)]
         for machine, _ in cpu:
             print(f'{machine.name}: {machine.tflops:.3f} TFLOP/s, {machine.tb_s * 1e3:.1f} GB/s')

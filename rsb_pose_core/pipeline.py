@@ -28,6 +28,7 @@ from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.geometry import metric_disparity, position_covariance, project, triangulate
 from rsb_pose_core.models import IndependentHeatmaps, RSBPose
 from rsb_pose_core.models.fast import Keypoints, eager, fast
+from rsb_pose_core.models.layers import multiplies_bfloat16
 from rsb_pose_core.models.rsb_pose import CoKeypoints
 from rsb_pose_core.people import (
     FrameResult,
@@ -126,7 +127,7 @@ class StereoPosePipeline:
         if isinstance(prior, nn.Module):
             prior.to(self.device).eval()
         self.detector = detector
-        self.bfloat16 = has_fast_bfloat16(self.device)
+        self.bfloat16 = self.device.type == 'cpu' and multiplies_bfloat16(self.device)
         self._keypoints = self._prepared()
         self.settings = settings or PipelineSettings()
         self.tracker = Tracker(tracking)
@@ -182,7 +183,9 @@ class StereoPosePipeline:
     def _prepared(self) -> Keypoints:
         """The network as it runs fastest; as it stands on GPUs, and what we know no short cut for.
 
-        Convolutions in bfloat16 where that is fast; logits and soft-argmax stay float32.
+        Convolutions in bfloat16 where a CPU multiplies in it, which takes a third of the time and
+        moves joints by some hundredths of a crop pixel, disparities less; logits and soft-argmax
+        stay float32, as everything does on GPUs.
         """
         dtype = torch.bfloat16 if self.bfloat16 else torch.float32
         if self.device.type == 'cpu' and isinstance(self.model, RSBPose | IndependentHeatmaps):
@@ -346,14 +349,6 @@ def load_pipeline(
         settings=settings,
         tracking=tracking,
     )
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether a CPU multiplies in bfloat16: the network then takes a third of the time.
-
-    It moves joints by some hundredths of a crop pixel, disparities less. GPUs run in float32.
-    """
-    return device.type == 'cpu' and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 class _StageClock:

@@ -215,8 +215,11 @@ def _precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def _has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    known = dtype in (torch.float32, torch.bfloat16)
-    return device.type == 'cpu' and known and torch.backends.mkldnn.is_available()
+    if device.type != 'cpu' or not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # AVX2 alone will not do
+    return dtype == torch.float32
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:

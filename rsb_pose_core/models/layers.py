@@ -13,6 +13,22 @@ def without_autocast(like: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if available else nullcontext()
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it; others imitate them, slower than float32."""
+    if device.type == 'cuda':
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == 'cpu' and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def bfloat16_where_fast(
+    device: torch.device, *, wanted: bool = True
+) -> AbstractContextManager[object]:
+    """Autocast to bfloat16 where it is `wanted` and the device multiplies in it."""
+    if wanted and multiplies_bfloat16(device):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
 def channels_last(model: nn.Module) -> None:
     """Lay weights of convolutions out as the kernels of CPUs and of a GPU's matrix units read
     them; images and volumes follow."""

@@ -15,6 +15,8 @@ import torch
 
 from rsb_pose_core.errors import RsbPoseError
 
+CPU_AVX512_SKX = 256  # OpenCV's number for it
+
 T = TypeVar('T')
 Work = Callable[[int], T]
 
@@ -33,7 +35,6 @@ ARITHMETIC = {
     'OPENBLAS_CORETYPE': 'Haswell',
     'OPENCV_IPP': 'disabled',
     'OPENCV_LOG_LEVEL': 'ERROR',  # it warns that IPP is disabled
-    'OPENCV_CPU_DISABLE': 'AVX512-SKX',
     'OMP_NUM_THREADS': '1',
     'MKL_NUM_THREADS': '1',
     'OPENBLAS_NUM_THREADS': '1',
@@ -48,7 +49,10 @@ def environment() -> dict[str, str]:
         for name in (*known.get('found', ()), *known.get('not found', ()))
         if name.startswith('AVX512') or name == 'X86_V4'
     ]
-    return {**ALLOCATOR, **ARITHMETIC, 'NPY_DISABLE_CPU_FEATURES': ' '.join(beyond)}
+    values = {**ALLOCATOR, **ARITHMETIC, 'NPY_DISABLE_CPU_FEATURES': ' '.join(beyond)}
+    if cv2.checkHardwareSupport(CPU_AVX512_SKX):  # to disable what is missing makes it complain
+        values['OPENCV_CPU_DISABLE'] = 'AVX512-SKX'
+    return values
 
 
 @contextmanager

@@ -66,7 +66,7 @@ class TrainConfig:
     warmup_steps: int = 60  # at the start of each stage
     clip_norm: float = 5.0
     ema_decay: float = 0.999  # of the weights that are validated and exported; 0: no average
-    precision: str = 'bf16'  # or fp16 with scaled gradients, or float32
+    precision: str = 'bf16'  # float32 where it is not fast; or fp16, gradients scaled, or float32
     compile: bool = False  # trunk and volume, on a GPU: minutes at first, then faster steps
     rescan_minutes: float = 2.0
     save_minutes: float = 3.0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rsb_pose_core.errors import DataError
+from rsb_pose_core.models.layers import bfloat16_where_fast
 from rsb_pose_core.models.pose_transformer import Confidence, Mask
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.synthesis.labels import VISIBLE
@@ -119,7 +120,7 @@ def _estimates(
     method: nn.Module, batch: StereoBatch, indices: Sequence[int], device: torch.device, bf16: bool
 ) -> Estimates:
     moved = batch.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with bfloat16_where_fast(device, wanted=bf16):
         output = method(*moved.images(), moved.calibration)
     estimate = output.estimate(moved.calibration)
     return Estimates(

@@ -31,7 +31,7 @@ class Schedule:
     weight_decay: float = 0.1
     warmup_steps: int = 200
     clip_norm: float = 1.0
-    bf16: bool = True
+    bf16: bool = True  # where the device multiplies in it
     save_minutes: float = 5.0
     seed: int = 0
 

@@ -10,6 +10,7 @@ from rsb_pose_core.checkpoint import load_model, load_refiner
 from rsb_pose_core.errors import ConfigError
 from rsb_pose_core.models import NETWORKS, Network, PoseTransformer
 from rsb_pose_core.models.backbones.published import load_published
+from rsb_pose_core.models.layers import multiplies_bfloat16
 from rsb_pose_core.models.system import PoseSystem
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.config import PRECISIONS, Stage
@@ -23,11 +24,17 @@ Terms = dict[str, Float[Tensor, '']]
 
 
 class Objective(nn.Module):
-    """Loss terms of a batch, by name. One module, so that DistributedDataParallel can hold it."""
+    """Loss terms of a batch, by name. One module, so that DistributedDataParallel can hold it.
+
+    dtype: what networks compute in; float32 instead of the bfloat16 that a device only imitates.
+    """
 
     def __init__(self, system: PoseSystem, precision: str = 'float32') -> None:
         super().__init__()
         self.system, self.dtype = system, DTYPES[precision]
+        device = next(system.parameters()).device
+        if self.dtype == torch.bfloat16 and not multiplies_bfloat16(device):
+            self.dtype = torch.float32
 
     def forward(self, batch: StereoBatch, stage: Stage) -> Terms:
         """The weighted terms of a stage; their sum is the loss."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from rsb_pose_core.checkpoint import load_model, load_refiner, save_checkpoint, save_refiner
 from rsb_pose_core.errors import ConfigError, DataError
 from rsb_pose_core.models import PoseTransformer
+from rsb_pose_core.models.layers import bfloat16_where_fast
 from rsb_pose_core.training.estimates import Estimates, cached_estimates
 from rsb_pose_core.training.loop import Schedule, optimize
 from rsb_pose_core.training.masking import iterative_recovery, random_mask
@@ -92,7 +93,7 @@ def run_ppt(
         seen = seen_from_random_cameras(poses.poses[chosen], generator)
         masked = random_mask(len(seen), seen.shape[1], config.ratio(step), generator)
         truth, root = as_taken(transformer, seen.to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        with bfloat16_where_fast(device, wanted=config.bf16):
             passes = list(
                 iterative_recovery(
                     transformer, truth, masked.to(device), config.times, config.kept, root
@@ -223,7 +224,7 @@ def train_refiner(
         some = found.select(chosen)
         if config.varied:
             some = some.varied(generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        with bfloat16_where_fast(device, wanted=config.bf16):
             refined = refine(transformer, some, config.cascade)
         errors = pose_errors(refined, some.truth_m.to(device))
         check_finite(errors, name, found.numbers[chosen], step)

@@ -103,6 +103,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == 'fp16')
         self._state = RunState(out, model, self.average, self.optimizer, self.scaler, device)
         self.objective = Objective(model, config.precision)
+        if config.precision == 'bf16' and self.objective.dtype != torch.bfloat16:
+            self.monitor.say(f'this {device.type} has no bfloat16 instructions: float32 instead')
         self._step_module: nn.Module = self.objective
         if self.ranks.count > 1:  # stages and switches leave parameters unused
             self._step_module = DistributedDataParallel(
@@ -227,7 +229,7 @@ class Trainer:
                     jitter_px=jitter,
                     limit=self.config.validate_pairs,
                     device=self.device,
-                    bf16=self.config.precision == 'bf16',
+                    bf16=self.objective.dtype == torch.bfloat16,
                     refiner=self.averaged_model.refiner,
                 )
                 self.monitor.say(table(found, f'step {self.step} {size}px {name}'))

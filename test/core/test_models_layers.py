@@ -1,10 +1,21 @@
-"""Gradients of 3D convolutions in bfloat16, against float32."""
+"""Bfloat16 where it is fast; gradients of 3D convolutions in it, against float32."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from rsb_pose_core.models.layers import Conv3d
+from rsb_pose_core.models.layers import Conv3d, bfloat16_where_fast
+
+
+@pytest.mark.parametrize('fast', [True, False])
+@pytest.mark.parametrize('wanted', [True, False])
+def test_only_a_cpu_with_the_instructions_computes_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, fast: bool, wanted: bool
+) -> None:
+    monkeypatch.setattr('torch.cpu._is_avx512_bf16_supported', lambda: fast)
+    with bfloat16_where_fast(torch.device('cpu'), wanted=wanted):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if fast and wanted else torch.float32)
 
 
 @pytest.mark.parametrize(('kernel', 'depth'), [(3, 1), (3, 2), (3, 4), (7, 4), (7, 8)])
@@ -24,4 +35,5 @@ def test_gradients_in_bfloat16_are_those_in_float32(kernel: int, depth: int) -> 
         return found, given.grad
 
     for half, whole in zip(gradients(half=True), gradients(half=False), strict=True):
-        assert (half - whole).abs().max() < 0.02 * whole.abs().max()
+        # 1 % where a CPU multiplies in bfloat16; one that imitates it sums in it as well
+        assert (half - whole).abs().max() < 0.05 * whole.abs().max()

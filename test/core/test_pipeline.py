@@ -24,7 +24,6 @@ from rsb_pose_core.pipeline import (
     ImageError,
     PipelineSettings,
     StereoPosePipeline,
-    has_fast_bfloat16,
     load_pipeline,
 )
 from rsb_pose_core.tracking import PersonGate, TrackerSettings
@@ -449,8 +448,3 @@ def test_bfloat16_moves_joints_by_less_than_half_a_crop_pixel():
     assert keypoints[1].dtype == torch.float32
     assert (keypoints[1] - keypoints[0]).abs().max() < 0.5
     assert (keypoints[1] - keypoints[0]).abs().max() > 0
-
-
-def test_only_a_cpu_with_the_instructions_computes_in_bfloat16():
-    assert not has_fast_bfloat16(torch.device('cuda'))
-    assert has_fast_bfloat16(torch.device('cpu')) == torch.cpu._is_avx512_bf16_supported()

@@ -147,3 +147,17 @@ def test_a_batch_knows_its_pairs_by_name_and_takes_some(tmp_path: Path) -> None:
     assert torch.equal(some.xyz_m, batch.xyz_m[[2, 0]])
     assert torch.equal(some.calibration.fx, batch.calibration.fx[[2, 0]])
     assert replace(batch, names=()).name(1) == 'pair 1 of the batch'
+
+
+@pytest.mark.parametrize('fast', [True, False])
+def test_bfloat16_that_a_cpu_only_imitates_becomes_float32_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fast: bool
+) -> None:
+    monkeypatch.setattr('torch.cpu._is_avx512_bf16_supported', lambda: fast)
+    write_shard(tmp_path / 'train_0.npz', 3)
+    run = trainer(tmp_path, precision='bf16')
+    assert run.objective.dtype == (torch.bfloat16 if fast else torch.float32)
+    told = 'this cpu has no bfloat16 instructions: float32 instead'
+    with run.monitor.running(0.0):
+        pass
+    assert (told in capsys.readouterr().out) != fast
