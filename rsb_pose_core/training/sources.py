@@ -235,7 +235,8 @@ class PhotographSource:
 
 
 class MixedSource:
-    """Pairs of one source, and photographs as the config's share of each batch."""
+    """Pairs of one source, and photographs as the config's share of each batch, rounded to what
+    processes can share out evenly."""
 
     def __init__(self, pairs: BatchSource, photographs: PhotographSource, share: float) -> None:
         self.pairs, self.photographs, self.share = pairs, photographs, share
@@ -245,7 +246,8 @@ class MixedSource:
         self.photographs.start(None if state is None else state['photographs'])
 
     def take(self, count: int, size: int, step: int, *, stereo: bool = True) -> Load:
-        photos = round(self.share * count)
+        ranks = self.photographs.ranks.count
+        photos = ranks * round(self.share * count / ranks)
         loads = [
             source.take(some, size, step, stereo=stereo)
             for source, some in ((self.pairs, count - photos), (self.photographs, photos))

@@ -22,6 +22,7 @@ from rsb_pose_core.skeleton import COCO_17, H36M_17
 from rsb_pose_core.training.augmentation import Augmentation
 from rsb_pose_core.training.batches import StereoBatch
 from rsb_pose_core.training.config import Stage, TrainConfig
+from rsb_pose_core.training.distributed import Ranks
 from rsb_pose_core.training.photo_pairs import (
     PhotoAugmentation,
     PhotoPool,
@@ -305,6 +306,16 @@ def test_a_batch_holds_the_share_of_photographs() -> None:
     only, plain = mixed(1.0)
     assert len(load(only, 0)) == 8
     assert plain.asked == []
+
+
+def test_several_processes_share_photographs_out_evenly() -> None:
+    source, plain = mixed(0.375)
+    source.photographs.ranks = Ranks(1, 2)
+    assert len(source.take(24, 64, 0)()) == 16 + 8 // 2  # Plain gives the parts of all ranks
+    assert plain.asked == [16]
+    source.photographs.ranks = Ranks()
+    assert len(source.take(24, 64, 0)()) == 24
+    assert plain.asked == [16, 15]
 
 
 def test_a_mixed_source_goes_on_from_its_state() -> None:
