@@ -1,7 +1,8 @@
 """Weights on disk: safetensors in half precision, the network and its refiner in one file."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,6 +11,8 @@ from torch import nn
 
 from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.models import NETWORKS, IndependentHeatmaps, Network, PoseTransformer, RSBPose
+
+Module = TypeVar('Module', bound=nn.Module)
 
 FORMAT = 'rsb_pose_ros/1'
 NETWORK, REFINER = 'network.', 'refiner.'
@@ -70,6 +73,50 @@ def load_model(
     if any(key.startswith(REFINER) for key in tensors):
         refiner = _refiner_of(tensors, metadata, path).to(device).eval()
     return model.to(device).eval(), refiner, metadata
+
+
+def average_models(
+    paths: Sequence[Path],
+) -> tuple[Network, PoseTransformer | None, dict[str, Any]]:
+    """The mean of the weights of one model in several files, with running statistics; also of
+    their refiners, where every file has one.
+
+    The metadata: model and input size, the most pairs that one of them has seen, and of how many
+    it is the mean. Raises CheckpointError where there is nothing to average, or models differ.
+    """
+    if len(paths) < 2:
+        raise CheckpointError(f'{paths[0]}: is alone; give two or more weights to average')
+    loaded = [load_model(path) for path in paths]
+    described = [metadata for _, _, metadata in loaded]
+    for path, metadata in zip(paths, described, strict=True):
+        if metadata['model'] != described[0]['model']:
+            raise CheckpointError(
+                f'{path}: weights of model {metadata["model"]}, those of {paths[0]} are of '
+                f'{described[0]["model"]}; give weights of one model'
+            )
+    _average([network for network, _, _ in loaded])
+    refiners = [refiner for _, refiner, _ in loaded if refiner is not None]
+    refiner = _average(refiners) if len(refiners) == len(loaded) else None
+    kept: dict[str, Any] = {
+        name: described[0][name] for name in ('model', 'input_size') if name in described[0]
+    }
+    kept['pairs_seen'] = max(int(metadata.get('pairs_seen', 0)) for metadata in described)
+    return loaded[0][0], refiner, {**kept, 'mean_of': len(paths)}
+
+
+def _average(modules: Sequence[Module]) -> Module:
+    """The first of some modules with the mean of all their weights."""
+    states = [module.state_dict() for module in modules]
+    shapes = [{name: value.shape for name, value in state.items()} for state in states]
+    if any(other != shapes[0] for other in shapes):
+        raise CheckpointError(
+            'the Pose Transformers beside the weights differ in their layers; give weights whose '
+            'refiners are alike, or of none'
+        )
+    for name, value in states[0].items():
+        if value.is_floating_point():  # the others count batches
+            value.copy_(torch.stack([state[name] for state in states]).mean(0))
+    return modules[0]
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from rsb_pose_core.errors import RsbPoseError
 # Modules are imported when their command is called, so that `--help` is quick.
 COMMANDS = {
     'train': 'train a network or the Pose Transformer, by stages',
+    'average': 'make one network of the weights of several runs of it',
     'evaluate': 'print the errors of weights on stored pairs',
     'photographs': 'print the PCK of weights on photographs of people',
     'counts': "print MACs and parameters of every network beside the paper's",

@@ -28,6 +28,7 @@ from rsb_pose_core.training.report import (
     report_folder,
     report_markdown,
 )
+from rsb_pose_core.training.state import keep_freed_memory
 
 WEIGHTS = Path('weights')
 
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     """Print a table; with --out write the whole report."""
     if args.threads:
         torch.set_num_threads(args.threads)
+    keep_freed_memory()
     _check(args)
     device = torch.device(args.device)
     paths = args.weights or networks_in(WEIGHTS)

@@ -26,6 +26,7 @@ from rsb_pose_core.training.photo_evaluation import (
 )
 from rsb_pose_core.training.photo_sheet import write_photo_sheet
 from rsb_pose_core.training.report import report_folder, sha256
+from rsb_pose_core.training.state import keep_freed_memory
 
 CROP_PX = 256  # of --crops
 
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f'--out {args.out} is a file; give a folder')
     if args.threads:
         torch.set_num_threads(args.threads)
+    keep_freed_memory()
     photographs = read_photographs(args.data, args.split)
     if len(photographs) == 0:
         raise DataError(

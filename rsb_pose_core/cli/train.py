@@ -164,6 +164,8 @@ def _train_transformer(
     _refuse(
         args, ('render', 'photographs', 'val', 'model', 'backbone_weights', 'epochs', 'minutes')
     )
+    if device.type == 'cpu':
+        keep_freed_memory()
     if ranks.count > 1:
         raise ConfigError(f'{args.stage} runs in one process; start it without torchrun')
     given = {'steps': args.steps, 'seed': args.seed}

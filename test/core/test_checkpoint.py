@@ -133,3 +133,56 @@ def test_a_command_ends_with_status_2_and_one_sentence(
     captured = capsys.readouterr()
     assert captured.err.count('\n') == 1
     assert 'no such weights file' in captured.err
+
+
+def test_weights_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / f'{seed}.safetensors' for seed in range(3)]
+    for seed, path in enumerate(files):
+        torch.manual_seed(seed)
+        model = NETWORKS['lite'].build()
+        for norm in (module for module in model.modules() if hasattr(module, 'running_var')):
+            norm.running_var.fill_(1.0 + seed)
+            norm.num_batches_tracked.fill_(10 + seed)
+        facts = {'model': 'lite', 'input_size': 256, 'pairs_seen': 100 * seed}
+        refiner = PoseTransformer(depth=1)
+        refiner.head[1].bias.data.fill_(seed)
+        save_checkpoint(path, model, facts, refiner)
+    out = tmp_path / 'mean.safetensors'
+    assert main(['average', *map(str, files), '--out', str(out)]) == 0
+    assert capsys.readouterr().out == f'{out}: lite, the mean of 3 weights\n'
+    mean, refiner, metadata = load_model(out)
+    states = [load_model(path)[0].state_dict() for path in files]
+    for name, value in mean.state_dict().items():
+        if value.is_floating_point():
+            expected = sum(state[name] for state in states) / 3
+            assert torch.allclose(value, expected, rtol=1e-3, atol=1e-6), name
+        else:
+            assert int(value) == 10
+    assert refiner is not None
+    assert torch.equal(refiner.head[1].bias, torch.ones_like(refiner.head[1].bias))
+    assert (metadata['pairs_seen'], metadata['mean_of']) == ('200', '3')
+    assert metadata['input_size'] == '256'
+    save_checkpoint(files[0], mean, {'model': 'lite'})
+    assert main(['average', *map(str, files), '--out', str(out)]) == 0
+    assert load_model(out)[1] is None  # one has no Pose Transformer
+    save_checkpoint(files[0], mean, {'model': 'lite'}, PoseTransformer(depth=2))
+    assert main(['average', *map(str, files), '--out', str(out)]) == 2
+    assert 'differ in their layers' in capsys.readouterr().err
+
+
+def test_what_cannot_be_averaged_is_one_sentence(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / 'b.safetensors'
+    save_checkpoint(other, NETWORKS['lite-baseline'].build(), {'model': 'lite-baseline'})
+    for files, words in (
+        ([weights, other], 'weights of model lite-baseline'),
+        ([weights], 'give two or more weights'),
+        ([weights, tmp_path / 'none'], 'no such weights file'),
+    ):
+        out = tmp_path / 'mean.safetensors'
+        assert main(['average', *map(str, files), '--out', str(out)]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.count('\n') == 1
+        assert words in captured.err
+        assert not out.exists()
