@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rsb_pose_core.models.baseline import IndependentHeatmaps
 from rsb_pose_core.models.estimate import Image
+from rsb_pose_core.models.layers import Conv3d
 from rsb_pose_core.models.rsb_pose import CoKeypoints, RSBPose, co_keypoints
 from rsb_pose_core.models.stereo_convolution import FirstConvolutionApart, takes_apart
 from rsb_pose_core.models.volume_networks import LiteVolume, StereoV2V
@@ -22,7 +23,7 @@ from rsb_pose_core.models.volume_networks import LiteVolume, StereoV2V
 KeypointNetwork = RSBPose | IndependentHeatmaps
 Keypoints = Callable[[Image, Image], CoKeypoints]
 
-_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
 _Convolution = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
@@ -88,7 +89,7 @@ def fused(
         convolution.weight, convolution.bias = folded.weight, folded.bias
     for name, (convolution, size, computed_in) in recorded.convolutions.items():
         convolution.requires_grad_(False).to(computed_in)
-        # subclasses pad in their own way
+        # other subclasses pad in their own way
         if type(convolution) in _CONVOLUTIONS and _has_onednn(device, computed_in):
             _replace(network, name, OneDnnConvolution(convolution, size))
         elif device.type == 'cuda':

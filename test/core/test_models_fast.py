@@ -118,6 +118,15 @@ def test_no_batch_norm_is_left(name: str) -> None:
     assert norms == []
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='PyTorch without oneDNN')
+@pytest.mark.parametrize('name', ['lite', 'lite-efficientnet', 'rsb-pose-resnet50'])
+def test_no_convolution_of_a_volume_is_left_to_the_slow_kernel(name: str) -> None:
+    """In float32 PyTorch would send most of them to one that takes seven times as long."""
+    made = fused(trained(name), CPU, input_size=SIDE)
+    left = [n for n, m in made.named_modules() if isinstance(m, nn.Conv3d | nn.ConvTranspose3d)]
+    assert left == []
+
+
 def test_the_network_itself_is_left_as_it_was() -> None:
     network = trained('lite')
     before = {name: value.clone() for name, value in network.state_dict().items()}
