@@ -94,14 +94,14 @@ def average_models(
                 f'{path}: weights of model {metadata["model"]}, those of {paths[0]} are of '
                 f'{described[0]["model"]}; give weights of one model'
             )
-    _average([network for network, _, _ in loaded])
+    network = _average([network for network, _, _ in loaded])
     refiners = [refiner for _, refiner, _ in loaded if refiner is not None]
     refiner = _average(refiners) if len(refiners) == len(loaded) else None
     kept: dict[str, Any] = {
         name: described[0][name] for name in ('model', 'input_size') if name in described[0]
     }
     kept['pairs_seen'] = max(int(metadata.get('pairs_seen', 0)) for metadata in described)
-    return loaded[0][0], refiner, {**kept, 'mean_of': len(paths)}
+    return network, refiner, {**kept, 'mean_of': len(paths)}
 
 
 def _average(modules: Sequence[Module]) -> Module:

@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     path = args.config or default_config(args.stage)
     with torchrun_ranks(args.device) as (ranks, device):
+        if device.type == 'cpu':
+            keep_freed_memory()
         if args.stage in ('ppt', 'refiner'):
             _train_transformer(args, path, ranks, device)
         else:
@@ -128,9 +130,7 @@ def _train_network(
     config = load_config(path, **overrides)
     cv2.setNumThreads(1)  # augmentation runs beside the network
     drawn_from = config
-    if device.type == 'cpu':
-        keep_freed_memory()
-    else:
+    if device.type != 'cpu':
         torch.backends.cudnn.benchmark = True
         drawn_from = replace(config, augmentation=windows_only(config.augmentation))
     source: BatchSource
@@ -164,8 +164,6 @@ def _train_transformer(
     _refuse(
         args, ('render', 'photographs', 'val', 'model', 'backbone_weights', 'epochs', 'minutes')
     )
-    if device.type == 'cpu':
-        keep_freed_memory()
     if ranks.count > 1:
         raise ConfigError(f'{args.stage} runs in one process; start it without torchrun')
     given = {'steps': args.steps, 'seed': args.seed}
