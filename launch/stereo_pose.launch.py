@@ -31,6 +31,7 @@ _ARGUMENTS = {
     'input_rectified': ('', 'true: take image_rect, which is rectified already'),
     'weights': ('', 'weights file; empty: those of the package'),
     'device': ('', 'auto, cpu or cuda'),
+    'flip_test': ('', 'true: look at the mirrored pair too, for twice the work'),
     'use_sim_time': ('false', 'take the time from /clock'),
     'rviz': ('false', 'start RViz with markers, frames and overlay'),
     'rviz_config': (
@@ -51,6 +52,7 @@ _PARAMETERS = {
     'input_rectified': bool,
     'weights': str,
     'device': str,
+    'flip_test': bool,
 }
 
 

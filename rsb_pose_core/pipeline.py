@@ -27,7 +27,8 @@ from rsb_pose_core.disparity import coarse_disparity, disparity_limits
 from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.geometry import metric_disparity, position_covariance, project, triangulate
 from rsb_pose_core.models import IndependentHeatmaps, RSBPose
-from rsb_pose_core.models.fast import Keypoints, eager, fast
+from rsb_pose_core.models.fast import KeypointNetwork, Keypoints, eager, fast
+from rsb_pose_core.models.flip_test import FlipTest
 from rsb_pose_core.models.layers import multiplies_bfloat16
 from rsb_pose_core.models.rsb_pose import CoKeypoints
 from rsb_pose_core.people import (
@@ -188,7 +189,7 @@ class StereoPosePipeline:
         stay float32, as everything does on GPUs.
         """
         dtype = torch.bfloat16 if self.bfloat16 else torch.float32
-        if self.device.type == 'cpu' and isinstance(self.model, RSBPose | IndependentHeatmaps):
+        if self.device.type == 'cpu' and isinstance(self.model, KeypointNetwork):
             return fast(self.model, self.device, dtype, input_size=self.input_size)
         return eager(self.model, self.device, dtype)
 
@@ -319,11 +320,13 @@ def load_pipeline(
     device: str = 'cpu',
     detector: str | PersonDetector = 'hog',
     *,
+    flip_test: bool = False,
     settings: PipelineSettings | None = None,
     tracking: TrackerSettings | None = None,
 ) -> StereoPosePipeline:
     """A pipeline from a weights file and a detector, or the name of one in DETECTORS.
 
+    flip_test: see models.flip_test; smaller errors for twice the network's work.
     Raises CheckpointError for unusable weights and RsbPoseError for an unknown detector, or a
     method that the pipeline does not run.
     """
@@ -341,7 +344,7 @@ def load_pipeline(
             f'of each view; the other methods are for rsb-pose evaluate'
         )
     return StereoPosePipeline(
-        model,
+        FlipTest(model) if flip_test else model,
         refiner,
         detector,
         device,

@@ -40,7 +40,7 @@ def load(parameters: NodeParameters) -> LoadedPipeline:
     path = Path(parameters.weights).expanduser() if parameters.weights else default_weights()
     device = choose_device(parameters.device)
     try:
-        pipeline = load_pipeline(path, device, parameters.detector)
+        pipeline = load_pipeline(path, device, parameters.detector, flip_test=parameters.flip_test)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         with safe_open(str(path), framework='pt') as file:
             model = (file.metadata() or {}).get('model', 'unknown')

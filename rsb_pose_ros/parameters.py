@@ -51,6 +51,11 @@ class NodeParameters:
         Change.UNCONFIGURED,
         choices=('auto', 'cpu', 'cuda'),
     )
+    flip_test: bool = _parameter(
+        False,
+        "Look at the mirrored pair too: smaller errors for twice the network's work.",
+        Change.UNCONFIGURED,
+    )
     detector: str = _parameter(
         'hog',
         'What finds people in whole images; hog: OpenCV histogram of oriented gradients.',

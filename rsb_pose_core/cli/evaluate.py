@@ -73,6 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--jitter-px', type=int, default=12, help='how far the right crop is moved at most (12)'
     )
     parser.add_argument('--input-size', type=int, help='side of the crops, else of the weights')
+    parser.add_argument(
+        '--flip-test', action='store_true',
+        help='let each network look at the mirrored pair as well: twice its time',
+    )  # fmt: skip
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--threads', type=int, help='CPU threads of the computation')
 
@@ -88,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     _warn_of_sizes(args, paths)
     loaded = load_methods(
         list(zip(unique_names(paths), paths, strict=True)), device,
-        refiner=args.refiner, input_size=args.input_size,
+        refiner=args.refiner, input_size=args.input_size, flip_test=args.flip_test,
     )  # fmt: skip
     if args.all:
         return run_all(args, loaded, device)

@@ -13,6 +13,7 @@ from rsb_pose_core.cli.evaluate import unique_names
 from rsb_pose_core.datasets.photographs import SPLITS, Photographs, read_photographs
 from rsb_pose_core.errors import ConfigError, DataError
 from rsb_pose_core.models import NETWORKS, IndependentHeatmaps, RSBPose
+from rsb_pose_core.models.flip_test import FlipTest
 from rsb_pose_core.training.photo_evaluation import (
     DEFINITIONS,
     THRESHOLDS,
@@ -65,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out', type=Path, metavar='FOLDER',
         help='write report.json and for each method a sheet of its worst and best pictures here',
+    )  # fmt: skip
+    parser.add_argument(
+        '--flip-test', action='store_true',
+        help='let each network look at the mirrored photograph as well: twice its time',
     )  # fmt: skip
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--threads', type=int, help='CPU threads of the computation')
@@ -136,9 +141,15 @@ def _judge_weights(args: argparse.Namespace, photographs: Photographs) -> list[_
                 f'each view; other methods need cameras, which photographs do not have'
             )
         size = int(metadata.get('input_size', NETWORKS[metadata['model']].input_size))
-        facts = {'weights': path.name, 'sha256': sha256(path), 'model': metadata['model']}
+        facts = {
+            'weights': path.name,
+            'sha256': sha256(path),
+            'model': metadata['model'],
+            'flip_test': args.flip_test,
+        }
         device = torch.device(args.device)
-        found = find_joints(network, photographs, size, device, progress=name)
+        sees = FlipTest(network) if args.flip_test else network
+        found = find_joints(sees, photographs, size, device, progress=name)
         for stage, joints in found.items():
             judged.append(
                 _Judged(

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from rsb_pose_core.models.baseline import IndependentHeatmaps
 from rsb_pose_core.models.estimate import Image
+from rsb_pose_core.models.flip_test import FlipTest
 from rsb_pose_core.models.layers import Conv3d
 from rsb_pose_core.models.rsb_pose import CoKeypoints, RSBPose, co_keypoints
 from rsb_pose_core.models.stereo_convolution import FirstConvolutionApart, takes_apart
 from rsb_pose_core.models.volume_networks import LiteVolume, StereoV2V
 
-KeypointNetwork = RSBPose | IndependentHeatmaps
+KeypointNetwork = RSBPose | IndependentHeatmaps | FlipTest
 Keypoints = Callable[[Image, Image], CoKeypoints]
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -73,6 +74,10 @@ def fused(
 
     Each network of NETWORKS whose outputs are heat maps; of float64 as well, to check it.
     """
+    if isinstance(network, FlipTest):
+        looking = fused(network.network, device, dtype, input_size=input_size)
+        assert not isinstance(looking, FlipTest)
+        return FlipTest(looking)
     network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
     if isinstance(network, RSBPose):
         if isinstance(network.volume, StereoV2V) and takes_apart(network.volume):

@@ -9,7 +9,15 @@ import torch
 
 from rsb_pose_core.checkpoint import load_model, load_refiner, read_metadata
 from rsb_pose_core.errors import ConfigError, DataError
-from rsb_pose_core.models import NETWORKS, Architecture, Network, PoseTransformer
+from rsb_pose_core.models import (
+    NETWORKS,
+    Architecture,
+    IndependentHeatmaps,
+    Network,
+    PoseTransformer,
+    RSBPose,
+)
+from rsb_pose_core.models.flip_test import FlipTest
 from rsb_pose_core.training.augmentation import Pairs
 from rsb_pose_core.training.evaluation import evaluate_method
 from rsb_pose_core.training.report import EvaluatedMethod, sha256
@@ -27,7 +35,7 @@ class LoadedMethod:
     """A network on its device with the Pose Transformer behind it; `facts` are for reports."""
 
     name: str
-    model: Network
+    model: Network | FlipTest
     refiner: PoseTransformer | None
     input_size: int
     facts: dict[str, Any]
@@ -68,11 +76,13 @@ def load_methods(
     *,
     refiner: Path | None = None,
     input_size: int | None = None,
+    flip_test: bool = False,
 ) -> list[LoadedMethod]:
     """The networks of weights files under these names, on the device.
 
     `refiner` goes behind every network instead of its own, `input_size` is by default that of the
-    weights. Raises CheckpointError.
+    weights, `flip_test` wraps each network in a FlipTest. Raises CheckpointError, and ConfigError
+    where the flip test cannot be had.
     """
     other = None if refiner is None else load_refiner(refiner, device)[0]
     for _, path in named:
@@ -87,11 +97,23 @@ def load_methods(
             **file_facts(path),
             'model': metadata['model'],
             'input_size': size,
+            'flip_test': flip_test,
             'refiner': None if used is None else behind,
             'metadata': {key: metadata[key] for key in sorted(metadata) if key != 'validation'},
         }
-        loaded.append(LoadedMethod(name, model, used, size, facts))
+        network = with_flip_test(model, path) if flip_test else model
+        loaded.append(LoadedMethod(name, network, used, size, facts))
     return loaded
+
+
+def with_flip_test(network: Network, path: Path) -> FlipTest:
+    """ConfigError for the methods that have no heat maps of two views alone."""
+    if not isinstance(network, RSBPose | IndependentHeatmaps):
+        raise ConfigError(
+            f'{path}: the flip test is for RSB-Pose and for heat maps of each view; leave this '
+            f'file or --flip-test out'
+        )
+    return FlipTest(network)
 
 
 def trained_size(metadata: dict[str, str]) -> int:

@@ -330,6 +330,25 @@ def test_another_input_size_is_said_and_recorded(
     assert report['methods']['baseline']['input_size'] == 96
 
 
+def test_the_flip_test_is_another_measurement_and_recorded(
+    weights: list[Path], shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    means = []
+    for folder, options in (('plain', []), ('flipped', ['--flip-test'])):
+        out = tmp_path / folder
+        assert main(command(weights, shards, '--limit', '2', '--out', str(out), *options)) == 0
+        report = json.loads((out / 'report.json').read_text())
+        assert report['methods']['ours']['flip_test'] is bool(options)
+        means.append(report['methods']['ours']['stages']['initial']['all']['mpjpe_ab_mm']['mean'])
+    assert means[0] != pytest.approx(means[1], rel=1e-4)
+    rival = tmp_path / 'rival.safetensors'
+    save_checkpoint(
+        rival, NETWORKS['algebraic-t-resnet50'].build(), {'model': 'algebraic-t-resnet50'}
+    )
+    assert main(command([rival], shards, '--flip-test')) == 2
+    assert 'leave this file or --flip-test out' in capsys.readouterr().err
+
+
 def test_names_tell_weights_apart() -> None:
     runs = [Path('runs/a/model.safetensors'), Path('runs/b/model.safetensors')]
     assert unique_names([*runs, Path('x.safetensors')]) == ['a/model', 'b/model', 'x']

@@ -26,6 +26,7 @@ from rsb_pose_core.pipeline import (
     StereoPosePipeline,
     load_pipeline,
 )
+from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_core.tracking import PersonGate, TrackerSettings
 
 RANGE = DisparityRange(-7, 8)
@@ -424,6 +425,23 @@ def test_weights_of_a_method_that_the_node_does_not_run_are_refused(tmp_path: Pa
     save_checkpoint(weights, model, {'model': 'algebraic-t-resnet50'})
     with pytest.raises(RsbPoseError, match='holds weights of algebraic-t-resnet50, expected RSB'):
         load_pipeline(weights, detector=Boxes())
+
+
+def test_the_flip_test_is_fair_to_left_and_right(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    save_checkpoint(tmp_path / 'w.safetensors', NETWORKS['lite'].build(), {'model': 'lite'})
+    left, right = torch.rand(2, 1, 3, 256, 256)
+    unfair = []
+    for flip_test in (False, True):
+        pipeline = load_pipeline(tmp_path / 'w.safetensors', detector=Boxes(), flip_test=flip_test)
+        pipeline.bfloat16 = False
+        keypoints = pipeline._prepared()
+        found, other = keypoints(left, right), keypoints(right.flip(-1), left.flip(-1))
+        u, v, d = other.uvd[:, list(H36M_17.mirror)].unbind(-1)
+        back = torch.stack([255 - u + d, v, d], -1)
+        unfair.append((found.uvd - back)[..., 1].abs().max())
+    assert unfair[0] > 1
+    assert unfair[1] < 0.1 * unfair[0]
 
 
 def test_smoothing_is_off_by_default() -> None:

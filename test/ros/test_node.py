@@ -213,6 +213,18 @@ def test_weights_that_are_missing_or_no_weights_leave_the_node_up(tmp_path, cont
         assert 'network' in message.stages
 
 
+def test_flip_test_is_handed_on(tmp_path):
+    from rsb_pose_core.models.flip_test import FlipTest
+    from rsb_pose_ros.loading import load
+    from rsb_pose_ros.parameters import NodeParameters
+
+    path = tmp_path / 'weights.safetensors'
+    path.write_bytes(lite_weights(tmp_path))
+    for asked in (False, True):
+        loaded = load(NodeParameters(weights=str(path), device='cpu', flip_test=asked))
+        assert isinstance(loaded.pipeline.model, FlipTest) is asked
+
+
 def lite_weights(folder) -> bytes:
     """A weights file of the lite model, as it is before training."""
     from rsb_pose_core.checkpoint import save_checkpoint
