@@ -108,10 +108,11 @@ def _average(modules: Sequence[Module]) -> Module:
     """The first of some modules with the mean of all their weights."""
     states = [module.state_dict() for module in modules]
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
-    if any(other != shapes[0] for other in shapes):
+    switches = [{name: getattr(module, name, None) for name in SWITCHES} for module in modules]
+    if any(other != shapes[0] for other in shapes) or any(o != switches[0] for o in switches):
         raise CheckpointError(
-            'the Pose Transformers beside the weights differ in their layers; give weights whose '
-            'refiners are alike, or of none'
+            'the Pose Transformers beside the weights differ in their layers or in what they do; '
+            'give weights whose refiners are alike, or of none'
         )
     for name, value in states[0].items():
         if value.is_floating_point():  # the others count batches

@@ -168,6 +168,11 @@ def test_weights_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     save_checkpoint(files[0], mean, {'model': 'lite'}, PoseTransformer(depth=2))
     assert main(['average', *map(str, files), '--out', str(out)]) == 2
     assert 'differ in their layers' in capsys.readouterr().err
+    other = PoseTransformer(depth=1)
+    other.keep_extremities = not other.keep_extremities  # which no tensor shows
+    save_checkpoint(files[0], mean, {'model': 'lite'}, other)
+    assert main(['average', *map(str, files), '--out', str(out)]) == 2
+    assert 'or in what they do' in capsys.readouterr().err
 
 
 def test_what_cannot_be_averaged_is_one_sentence(
