@@ -194,14 +194,15 @@ def run_refiner(
 
 
 def starting_transformer(config: RefinerConfig, refiner: Path | None) -> PoseTransformer:
-    """The pre-trained transformer of a file, or a new one; conf_mask and a gate add theirs."""
+    """The transformer of a file, pre-trained or a refiner that goes on learning, or a new one;
+    conf_mask and a gate add what they need where it is not there yet."""
     if refiner is None:
         return config.build()
     transformer, _ = load_refiner(refiner)
     transformer.set_drop_path(config.drop_path)
-    if config.cascade == 'conf_mask':
+    if config.cascade == 'conf_mask' and transformer.confidence_head is None:
         transformer.add_confidence_head()
-    if config.gated:
+    if config.gated and transformer.gate is None:
         transformer.add_gate()
     return transformer
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from rsb_pose_core.checkpoint import load_refiner
+from rsb_pose_core.checkpoint import load_refiner, save_refiner
 from rsb_pose_core.errors import ConfigError, DataError
 from rsb_pose_core.models import PoseTransformer
 from rsb_pose_core.models.pose_transformer import Recovered
@@ -559,3 +559,18 @@ def test_conf_mask_begins_from_pre_trained_weights_without_its_head(tmp_path: Pa
     assert started.gate is gated.confidence_head is None
     assert (started.position - pretrained.position).abs().max() < 1e-3
     assert [encoder.drop_path for encoder in started.encoders] == [0.0, 0.2]
+
+
+def test_a_refiner_goes_on_with_its_own_gate(tmp_path: Path) -> None:
+    learnt = PoseTransformer(depth=1, gated=True, use_confidence=True)
+    assert learnt.gate is not None
+    assert learnt.confidence_head is not None
+    learnt.gate.weight.data.fill_(0.25)
+    learnt.confidence_head.bias.data.fill_(-0.5)
+    save_refiner(tmp_path / 'refiner.safetensors', learnt, {})
+    config = RefinerConfig(gated=True, cascade='conf_mask')
+    started = starting_transformer(config, tmp_path / 'refiner.safetensors')
+    assert started.gate is not None
+    assert started.confidence_head is not None
+    assert torch.equal(started.gate.weight, learnt.gate.weight)
+    assert torch.equal(started.confidence_head.bias, learnt.confidence_head.bias)
