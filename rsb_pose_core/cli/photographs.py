@@ -12,8 +12,9 @@ from rsb_pose_core.checkpoint import load_model
 from rsb_pose_core.cli.evaluate import unique_names
 from rsb_pose_core.datasets.photographs import SPLITS, Photographs, read_photographs
 from rsb_pose_core.errors import ConfigError, DataError
-from rsb_pose_core.models import NETWORKS, IndependentHeatmaps, RSBPose
+from rsb_pose_core.models import IndependentHeatmaps, RSBPose
 from rsb_pose_core.models.flip_test import FlipTest
+from rsb_pose_core.training.loaded import trained_size
 from rsb_pose_core.training.photo_evaluation import (
     DEFINITIONS,
     THRESHOLDS,
@@ -140,7 +141,7 @@ def _judge_weights(args: argparse.Namespace, photographs: Photographs) -> list[_
                 f'{path} holds weights of {metadata["model"]}, expected RSB-Pose or heat maps of '
                 f'each view; other methods need cameras, which photographs do not have'
             )
-        size = int(metadata.get('input_size', NETWORKS[metadata['model']].input_size))
+        size = trained_size(metadata)
         facts = {
             'weights': path.name,
             'sha256': sha256(path),

@@ -74,16 +74,13 @@ def fused(
 
     Each network of NETWORKS whose outputs are heat maps; of float64 as well, to check it.
     """
-    if isinstance(network, FlipTest):
-        looking = fused(network.network, device, dtype, input_size=input_size)
-        assert not isinstance(looking, FlipTest)
-        return FlipTest(looking)
     network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
-    if isinstance(network, RSBPose):
-        if isinstance(network.volume, StereoV2V) and takes_apart(network.volume):
-            network.volume = FirstConvolutionApart(network.volume)
-        elif isinstance(network.volume, LiteVolume):
-            _fold_sum(network.volume)
+    sees = network.network if isinstance(network, FlipTest) else network
+    if isinstance(sees, RSBPose):
+        if isinstance(sees.volume, StereoV2V) and takes_apart(sees.volume):
+            sees.volume = FirstConvolutionApart(sees.volume)
+        elif isinstance(sees.volume, LiteVolume):
+            _fold_sum(sees.volume)
     recorded = _Recorder(network, device, dtype, input_size)
     for name, norm in recorded.norms.items():
         _replace(network, norm, nn.Identity())
