@@ -75,6 +75,19 @@ def load_model(
     return model.to(device).eval(), refiner, metadata
 
 
+def heatmap_network(model: Network, path: Path | str) -> RSBPose | IndependentHeatmaps:
+    """The network, if a pair of crops is all that it needs; `path` is where it came from.
+
+    Raises CheckpointError for the rivals that want cameras or more, which only an evaluation has.
+    """
+    if not isinstance(model, RSBPose | IndependentHeatmaps):
+        raise CheckpointError(
+            f'{path}: weights of another method, expected RSB-Pose or heat maps of each view; '
+            f'give others, or evaluate these with rsb-pose evaluate, without --flip-test'
+        )
+    return model
+
+
 def average_models(
     paths: Sequence[Path],
 ) -> tuple[Network, PoseTransformer | None, dict[str, Any]]:

@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rsb_pose_core.calibration import StereoCalibration
-from rsb_pose_core.checkpoint import load_model
+from rsb_pose_core.checkpoint import heatmap_network, load_model
 from rsb_pose_core.cropping import BOX_MARGIN, NETWORK_SIDE, StereoCrop
 from rsb_pose_core.detection import DETECTORS, PersonDetector, non_maximum_suppression
 from rsb_pose_core.detection.boxes import Box, containment, intersection_over_union
 from rsb_pose_core.disparity import coarse_disparity, disparity_limits
 from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_core.geometry import metric_disparity, position_covariance, project, triangulate
-from rsb_pose_core.models import IndependentHeatmaps, RSBPose
 from rsb_pose_core.models.fast import KeypointNetwork, Keypoints, eager, fast
 from rsb_pose_core.models.flip_test import FlipTest
 from rsb_pose_core.models.layers import multiplies_bfloat16
@@ -337,12 +336,8 @@ def load_pipeline(
                 f'{", ".join(DETECTORS)}; choose one of these'
             )
         detector = DETECTORS[detector]()
-    model, refiner, metadata = load_model(Path(weights_path), device)
-    if not isinstance(model, RSBPose | IndependentHeatmaps):
-        raise RsbPoseError(
-            f'{weights_path} holds weights of {metadata["model"]}, expected RSB-Pose or heat maps '
-            f'of each view; the other methods are for rsb-pose evaluate'
-        )
+    loaded, refiner, metadata = load_model(Path(weights_path), device)
+    model = heatmap_network(loaded, weights_path)
     return StereoPosePipeline(
         FlipTest(model) if flip_test else model,
         refiner,

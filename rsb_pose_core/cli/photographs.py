@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from rsb_pose_core.checkpoint import load_model
+from rsb_pose_core.checkpoint import heatmap_network, load_model
 from rsb_pose_core.cli.evaluate import unique_names
 from rsb_pose_core.datasets.photographs import SPLITS, Photographs, read_photographs
 from rsb_pose_core.errors import ConfigError, DataError
-from rsb_pose_core.models import IndependentHeatmaps, RSBPose
 from rsb_pose_core.models.flip_test import FlipTest
 from rsb_pose_core.training.loaded import trained_size
 from rsb_pose_core.training.photo_evaluation import (
@@ -135,12 +134,8 @@ def _judge_weights(args: argparse.Namespace, photographs: Photographs) -> list[_
     judged = []
     sides = crop_sides(photographs)
     for name, path in _named(args.weights):
-        network, _, metadata = load_model(path, args.device)
-        if not isinstance(network, RSBPose | IndependentHeatmaps):
-            raise ConfigError(
-                f'{path} holds weights of {metadata["model"]}, expected RSB-Pose or heat maps of '
-                f'each view; other methods need cameras, which photographs do not have'
-            )
+        loaded, _, metadata = load_model(path, args.device)
+        network = heatmap_network(loaded, path)
         size = trained_size(metadata)
         facts = {
             'weights': path.name,

@@ -7,15 +7,13 @@ from typing import Any
 
 import torch
 
-from rsb_pose_core.checkpoint import load_model, load_refiner, read_metadata
+from rsb_pose_core.checkpoint import heatmap_network, load_model, load_refiner, read_metadata
 from rsb_pose_core.errors import ConfigError, DataError
 from rsb_pose_core.models import (
     NETWORKS,
     Architecture,
-    IndependentHeatmaps,
     Network,
     PoseTransformer,
-    RSBPose,
 )
 from rsb_pose_core.models.flip_test import FlipTest
 from rsb_pose_core.training.augmentation import Pairs
@@ -101,19 +99,9 @@ def load_methods(
             'refiner': None if used is None else behind,
             'metadata': {key: metadata[key] for key in sorted(metadata) if key != 'validation'},
         }
-        network = with_flip_test(model, path) if flip_test else model
+        network = FlipTest(heatmap_network(model, path)) if flip_test else model
         loaded.append(LoadedMethod(name, network, used, size, facts))
     return loaded
-
-
-def with_flip_test(network: Network, path: Path) -> FlipTest:
-    """ConfigError for the methods that have no heat maps of two views alone."""
-    if not isinstance(network, RSBPose | IndependentHeatmaps):
-        raise ConfigError(
-            f'{path}: the flip test is for RSB-Pose and for heat maps of each view; leave this '
-            f'file or --flip-test out'
-        )
-    return FlipTest(network)
 
 
 def trained_size(metadata: dict[str, str]) -> int:
