@@ -65,9 +65,13 @@ class ProgressLine:
             print()
 
 
-def node_arguments(topics: StereoTopics, weights: Path | None) -> list[str]:
-    """ROS arguments of the node for the topics of a bag."""
+def node_arguments(
+    topics: StereoTopics, weights: Path | None, parameters: Sequence[str] = ()
+) -> list[str]:
+    """ROS arguments of the node for the topics of a bag; `parameters` are NAME:=VALUE."""
     arguments = ['--ros-args', '-p', f'image_transport:={topics.transport}']
+    for parameter in parameters:
+        arguments += ['-p', parameter]
     if weights is not None:
         arguments += ['-p', f'weights:={weights}']
     for remapping in topics.remappings:
@@ -90,7 +94,7 @@ def start(options: argparse.Namespace, topics: StereoTopics, node: Sequence[str]
     player_command = [*python, 'rsb_pose_ros.bag_player', str(options.bag), '--rate', options.rate]
     evaluator_command += ['--progress', '--player-report', str(sent)]
     evaluator = child('evaluator', evaluator_command)
-    worker = child('node', [*node, *node_arguments(topics, options.weights)])
+    worker = child('node', [*node, *node_arguments(topics, options.weights, options.parameters)])
     try:
         _await_connection(evaluator, worker)
     except BaseException:
@@ -208,6 +212,13 @@ def default_bag() -> Path:
     return bags[0]
 
 
+def _assignment(text: str) -> str:
+    name, assigns, value = text.partition(':=')
+    if not (name and assigns and value):
+        raise argparse.ArgumentTypeError(f'{text!r}: expected NAME:=VALUE, as flip_test:=true')
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='demo', description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -215,6 +226,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--bag', type=Path, help='stereo bag (default: the sample)')
     parser.add_argument('--weights', type=Path, help='weights file (default: those shipped)')
+    parser.add_argument(
+        '-p',
+        dest='parameters',
+        action='append',
+        type=_assignment,
+        default=[],
+        metavar='NAME:=VALUE',
+        help='parameter of the node, such as flip_test:=true',
+    )
     parser.add_argument('--rate', default='auto', help='auto or a number (default: auto)')
     parser.add_argument(
         '--domain-id',

@@ -177,6 +177,22 @@ def test_demo_without_weights_ends_with_status_2_and_the_sentence(bag, tmp_path,
     assert os.path.exists(tmp_path / 'logs' / 'node.log')
 
 
+def test_parameters_of_the_demo_reach_the_node(bag, tmp_path, capsys):
+    words = ['--bag', str(bag), '--out', str(tmp_path), '-p', 'device:=abacus']
+    words += ['-p', 'flip_test:=true', '--domain-id', str(domain_of('parameters'))]
+    assert demo.main(words) == 2
+    error = capsys.readouterr().err
+    assert 'abacus' in error
+    assert len(error.splitlines()) == 1
+
+
+def test_parameter_without_a_value_is_refused(bag, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        demo.main(['--bag', str(bag), '--out', str(tmp_path), '-p', 'flip_test=true'])
+    assert ended.value.code == 2
+    assert "'flip_test=true': expected NAME:=VALUE" in capsys.readouterr().err
+
+
 def test_report_with_a_hole_is_a_problem():
     whole = {
         'poses_published': 3,
