@@ -75,15 +75,17 @@ def load_model(
     return model.to(device).eval(), refiner, metadata
 
 
-def heatmap_network(model: Network, path: Path | str) -> RSBPose | IndependentHeatmaps:
-    """The network, if a pair of crops is all that it needs; `path` is where it came from.
+def heatmap_network(
+    model: Network, metadata: dict[str, str], path: Path | str
+) -> RSBPose | IndependentHeatmaps:
+    """The network, if a pair of crops is all that it needs; `metadata` and `path` are its own.
 
     Raises CheckpointError for the rivals that want cameras or more, which only an evaluation has.
     """
     if not isinstance(model, RSBPose | IndependentHeatmaps):
         raise CheckpointError(
-            f'{path}: weights of another method, expected RSB-Pose or heat maps of each view; '
-            f'give others, or evaluate these with rsb-pose evaluate, without --flip-test'
+            f'{path} holds weights of {metadata["model"]}, expected RSB-Pose or heat maps of each '
+            f'view; give others, and in rsb-pose evaluate leave this file or --flip-test out'
         )
     return model
 

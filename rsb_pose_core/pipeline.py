@@ -337,7 +337,7 @@ def load_pipeline(
             )
         detector = DETECTORS[detector]()
     loaded, refiner, metadata = load_model(Path(weights_path), device)
-    model = heatmap_network(loaded, weights_path)
+    model = heatmap_network(loaded, metadata, weights_path)
     return StereoPosePipeline(
         FlipTest(model) if flip_test else model,
         refiner,

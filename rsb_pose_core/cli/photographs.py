@@ -135,7 +135,7 @@ def _judge_weights(args: argparse.Namespace, photographs: Photographs) -> list[_
     sides = crop_sides(photographs)
     for name, path in _named(args.weights):
         loaded, _, metadata = load_model(path, args.device)
-        network = heatmap_network(loaded, path)
+        network = heatmap_network(loaded, metadata, path)
         size = trained_size(metadata)
         facts = {
             'weights': path.name,

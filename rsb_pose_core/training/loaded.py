@@ -99,7 +99,7 @@ def load_methods(
             'refiner': None if used is None else behind,
             'metadata': {key: metadata[key] for key in sorted(metadata) if key != 'validation'},
         }
-        network = FlipTest(heatmap_network(model, path)) if flip_test else model
+        network = FlipTest(heatmap_network(model, metadata, path)) if flip_test else model
         loaded.append(LoadedMethod(name, network, used, size, facts))
     return loaded
 

@@ -346,7 +346,7 @@ def test_the_flip_test_is_another_measurement_and_recorded(
         rival, NETWORKS['algebraic-t-resnet50'].build(), {'model': 'algebraic-t-resnet50'}
     )
     assert main(command([rival], shards, '--flip-test')) == 2
-    assert 'rsb-pose evaluate, without --flip-test' in capsys.readouterr().err
+    assert 'leave this file or --flip-test out' in capsys.readouterr().err
 
 
 def test_names_tell_weights_apart() -> None:

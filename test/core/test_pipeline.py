@@ -423,7 +423,7 @@ def test_weights_of_a_method_that_the_node_does_not_run_are_refused(tmp_path: Pa
     weights = tmp_path / 'rival.safetensors'
     model = NETWORKS['algebraic-t-resnet50'].build()
     save_checkpoint(weights, model, {'model': 'algebraic-t-resnet50'})
-    with pytest.raises(RsbPoseError, match='weights of another method, expected RSB-Pose'):
+    with pytest.raises(RsbPoseError, match='holds weights of algebraic-t-resnet50, expected RSB'):
         load_pipeline(weights, detector=Boxes())
 
 
