@@ -26,6 +26,7 @@ _ARGUMENTS = {
     'right_namespace': ('/stereo/right', 'namespace of the right camera in the bag'),
     'image_transport': ('compressed', 'raw or compressed, as recorded'),
     'rviz': ('false', 'start RViz'),
+    'fixed_frame': ('stereo_left_optical', 'fixed frame of RViz: that of the left images'),
 }
 
 
@@ -41,10 +42,14 @@ def generate_launch_description() -> LaunchDescription:
             LaunchConfiguration('rate'),
             '--loops',
             LaunchConfiguration('loops'),
+            '--left',
+            LaunchConfiguration('left_namespace'),
+            '--right',
+            LaunchConfiguration('right_namespace'),
             '--clock',
         ],
     )
-    forwarded = ('left_namespace', 'right_namespace', 'image_transport', 'rviz')
+    forwarded = ('left_namespace', 'right_namespace', 'image_transport', 'rviz', 'fixed_frame')
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(
             PathJoinSubstitution(

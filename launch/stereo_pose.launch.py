@@ -38,6 +38,10 @@ _ARGUMENTS = {
         PathJoinSubstitution([_SHARE, 'config', 'rviz', 'stereo_pose.rviz']),
         'configuration of RViz',
     ),
+    'fixed_frame': (
+        'left_optical_frame',
+        "fixed frame of RViz: the frame_id of the left camera's images",
+    ),
     'log_level': ('info', 'debug, info, warn, error or fatal'),
     'fastdds_profile': (
         PathJoinSubstitution([_SHARE, 'config', 'fastdds_shm.xml']),
@@ -111,7 +115,16 @@ def generate_launch_description() -> LaunchDescription:
                 package='rviz2',
                 executable='rviz2',
                 name='rviz2',
-                arguments=['-d', LaunchConfiguration('rviz_config')],
+                arguments=[
+                    '-d',
+                    LaunchConfiguration('rviz_config'),
+                    '-f',
+                    LaunchConfiguration('fixed_frame'),
+                ],
+                remappings=[
+                    (f'/stereo_pose/{topic}', [LaunchConfiguration('node_name'), f'/{topic}'])
+                    for topic in ('markers', 'overlay')
+                ],
                 parameters=[
                     {
                         'use_sim_time': ParameterValue(

@@ -199,7 +199,8 @@ class StereoPosePipeline:
         for track in self.tracker.tracks:
             root = torch.from_numpy(track.pose.root_m[None])
             disparity = float(project(root, calibration)[0, 2])
-            regions.append(_Region(track.pose.box_left, followed=True, disparity_px=disparity))
+            box = _within_reach(track.pose.box_left, width, height)
+            regions.append(_Region(box, followed=True, disparity_px=disparity))
             if track.state is not TrackState.LOST:
                 followed.append(track.pose.box_left)
         self._since_detection += 1
@@ -384,6 +385,15 @@ def _as_rgb(image: AnyImage, name: str) -> Image:
         )
     rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
     return np.ascontiguousarray(rgb, np.uint8)
+
+
+def _within_reach(box: Box, width: int, height: int) -> Box:
+    """The part of a person's box in an image of this size grown by half of it on every side.
+
+    An inferred joint just in front of the camera is seen anywhere; crops are as large as boxes.
+    """
+    dx, dy = width / 2, height / 2
+    return box.shifted(dx, dy).clipped(2 * width, 2 * height).shifted(-dx, -dy)
 
 
 def _same_place(a: Box, b: Box) -> bool:

@@ -1,9 +1,10 @@
 """Plays a stereo bag over DDS: `bag_player BAG [--rate auto|X] [--loops N]`.
 
-The recorded bytes are published as they are, with the recorded spacing divided by the rate. It
-starts when the image topics have subscribers, and says at the end how many pairs it sent. With
-`--rate auto` the first pairs are sent one by one, each after the poses of the one before have come
-back; the rest follow as fast as these answers came, and never faster than they were recorded.
+All topics are played but those of an earlier run of the node, and those whose types are not
+installed. The recorded bytes are published as they are, with the recorded spacing divided by the
+rate. It starts when the image topics have subscribers, and says at the end how many pairs it sent.
+With `--rate auto` the first pairs are sent one by one, each after the poses of the one before have
+come back; the rest follow as fast as these answers came, and never faster than they were recorded.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from builtin_interfaces.msg import Time as TimeMessage
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from rsb_pose_core.errors import RsbPoseError
@@ -30,6 +31,7 @@ from rsb_pose_ros.msg import HumanPose3DArray
 from rsb_pose_ros.topics import StereoTopics
 
 PEOPLE_TOPIC = '/human_pose3d/people'
+_OF_THE_NODE = ('/human_pose3d', PEOPLE_TOPIC, '/diagnostics', '/clock')
 _PROBE_PAIRS = 12  # sent one by one with rate auto
 _PROBE_SKIP = 4  # of these, not counted: first calls are slow
 _HEADROOM = 0.8  # share of the measured rate that is asked for
@@ -53,18 +55,37 @@ class PlayReport:
 
 
 class BagPlayer(Node):
-    """Publishes the records of a bag whose image topics it finds by their types."""
+    """Publishes the records of a bag whose image topics it finds as StereoTopics.of does.
 
-    def __init__(self, bag: Bag, *, publish_clock: bool, probe: bool) -> None:
+    `unplayed` says of each topic whose type is not installed why it is left out.
+    """
+
+    def __init__(
+        self,
+        bag: Bag,
+        *,
+        publish_clock: bool,
+        probe: bool,
+        namespaces: tuple[str, str] | None = None,
+    ) -> None:
         super().__init__('bag_player')
         self._bag = bag
-        topics = StereoTopics.of(bag)
+        topics = StereoTopics.of(bag, namespaces)
         self.left, self.right = topics.left_image, topics.right_image
         reliable = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-        self._outlets: dict[str, Publisher] = {
-            topic: self.create_publisher(message_class(kind), topic, reliable)
-            for topic, kind in bag.kinds.items()
-        }
+        latched = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._outlets: dict[str, Publisher] = {}
+        self.unplayed: list[str] = []
+        for topic, kind in bag.kinds.items():
+            if topic in _OF_THE_NODE:
+                continue
+            try:
+                message = message_class(kind)
+            except BagError as error:
+                self.unplayed.append(f'{topic} is not played: {error}')
+                continue
+            profile = latched if topic == '/tf_static' else reliable
+            self._outlets[topic] = self.create_publisher(message, topic, profile)
         self._clock_publisher = (
             self.create_publisher(Clock, '/clock', 10) if publish_clock else None
         )
@@ -96,7 +117,7 @@ class BagPlayer(Node):
 
         Without a `rate` one is measured, but the bag takes about longest_s at most.
         """
-        records = iter(self._bag.records())
+        records = iter(self._bag.records(tuple(self._outlets)))
         pending: Record | None = None
         if rate is None:
             rate, pending = self._probe(records, progress)
@@ -187,6 +208,8 @@ def _rate(text: str) -> float | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='bag_player', description=__doc__.splitlines()[0])
     parser.add_argument('bag', type=Path, help='folder of a rosbag2 bag, or its .mcap file')
+    parser.add_argument('--left', help='namespace of the left camera, where the bag has several')
+    parser.add_argument('--right', help='namespace of the right camera')
     parser.add_argument('--rate', type=_rate, default=1.0, help='speed, or auto (default: 1)')
     parser.add_argument('--loops', type=int, default=1, help='how often; 0: until interrupted')
     parser.add_argument('--wait', type=float, default=60.0, help='for subscribers, at most [s]')
@@ -200,7 +223,15 @@ def _parser() -> argparse.ArgumentParser:
 def play(options: argparse.Namespace) -> PlayReport:
     """Play as the command line says. Raises BagError; leaves a report where it is interrupted."""
     with open_bag(options.bag) as bag:
-        player = BagPlayer(bag, publish_clock=options.clock, probe=options.rate is None)
+        named = bool(options.left and options.right)
+        player = BagPlayer(
+            bag,
+            publish_clock=options.clock,
+            probe=options.rate is None,
+            namespaces=(options.left, options.right) if named else None,
+        )
+        for sentence in player.unplayed:
+            print(f'bag_player: {sentence}', file=sys.stderr)
         progress: Callable[[], None] = _Progress(player) if options.progress else lambda: None
         start_s, loops, rate, finished = time.monotonic(), 0, options.rate, False
         try:
@@ -245,7 +276,10 @@ def main(arguments: list[str] | None = None) -> int:
     rclpy.init(args=arguments)
     words = rclpy.utilities.remove_ros_args(sys.argv if arguments is None else arguments)
     try:
-        options = _parser().parse_args(words[1:])
+        parser = _parser()
+        options = parser.parse_args(words[1:])
+        if bool(options.left) != bool(options.right):
+            parser.error('expected both of --left and --right, or neither')
         report = play(options)
     except RsbPoseError as error:
         print(f'bag_player: {error}', file=sys.stderr)

@@ -97,6 +97,8 @@ def _images(health: Health) -> tuple[str, dict[str, object]]:
         }
     if health.state != 'active':
         return f'the node is {health.state}', values
+    if not health.enabled:
+        return 'disabled: images are not taken', values
     return 'images arrive in pairs' if values.get('pairs_matched') else 'waiting', values
 
 

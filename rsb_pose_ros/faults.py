@@ -86,5 +86,7 @@ class FaultBook:
         now_s = time.monotonic()
         logged_s = self._last_logged_s.get(sentence)
         if logged_s is None or now_s - logged_s >= self._repeat_s:
+            recent = self._last_logged_s.items()
+            self._last_logged_s = {s: at for s, at in recent if now_s - at < self._repeat_s}
             self._last_logged_s[sentence] = now_s
             self._log(level, sentence)

@@ -9,9 +9,9 @@ from rsb_pose_ros.msg import HumanPose3DArray, Joint3D
 
 
 def joint_transforms(
-    message: HumanPose3DArray, skeleton: Skeleton = H36M_17
+    message: HumanPose3DArray, skeleton: Skeleton = H36M_17, *, prefix: str = ''
 ) -> list[TransformStamped]:
-    """One transform `<joint>_<track id>` under the message's frame for every MEASURED joint.
+    """One transform `<prefix><joint>_<track id>` under the message's frame, of MEASURED joints.
 
     Stamped as the message. The root carries the orientation of the pelvis where it is known, all
     other joints that of the parent frame.
@@ -22,7 +22,8 @@ def joint_transforms(
             if joint.state != Joint3D.MEASURED:
                 continue
             transform = TransformStamped(
-                header=message.header, child_frame_id=f'{joint.name}_{person.track_id}'
+                header=message.header,
+                child_frame_id=f'{prefix}{joint.name}_{person.track_id}',
             )
             position = joint.position
             transform.transform.translation = Vector3(x=position.x, y=position.y, z=position.z)

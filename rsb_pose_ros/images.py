@@ -14,6 +14,7 @@ from rsb_pose_ros.faults import InputError, Part
 RgbImage = NDArray[np.uint8]
 
 _BRIDGE = CvBridge()
+_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}  # by channels
 
 
 def image_to_rgb(message: Image | CompressedImage, view: str) -> RgbImage:
@@ -26,7 +27,7 @@ def image_to_rgb(message: Image | CompressedImage, view: str) -> RgbImage:
         raise InputError(Part.IMAGES, f'the {view} image has no data; check its camera driver')
     try:
         if isinstance(message, CompressedImage):
-            rgb = _BRIDGE.compressed_imgmsg_to_cv2(message, 'rgb8')
+            rgb = _decompressed(message)
         else:
             rgb = _BRIDGE.imgmsg_to_cv2(message, 'rgb8')
     except (CvBridgeError, cv2.error, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -34,6 +35,17 @@ def image_to_rgb(message: Image | CompressedImage, view: str) -> RgbImage:
     if rgb is None or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise InputError(Part.IMAGES, _undecodable(message, view))
     return rgb
+
+
+def _decompressed(message: CompressedImage) -> RgbImage:
+    """Grey, BGR or BGRA of 8 or 16 bits as RGB; cv_bridge makes RGB of BGR alone."""
+    picture = _BRIDGE.compressed_imgmsg_to_cv2(message)
+    if picture is None:
+        raise ValueError('no picture')
+    if picture.dtype == np.uint16:
+        picture = cv2.convertScaleAbs(picture, alpha=1 / 257)
+    channels = 1 if picture.ndim == 2 else picture.shape[2]
+    return np.asarray(cv2.cvtColor(picture, _TO_RGB[channels]))
 
 
 def rgb_to_image(rgb: RgbImage, header: Header) -> Image:
@@ -56,8 +68,8 @@ def require_equal_size(left: RgbImage, right: RgbImage) -> None:
 def _undecodable(message: Any, view: str) -> str:
     if isinstance(message, CompressedImage):
         return (
-            f'the {view} compressed image of format {message.format!r} and {len(message.data)} '
-            'bytes cannot be decoded, expected a whole jpeg or png; check its publisher'
+            f'the {view} compressed image of format {message.format!r} cannot be decoded, '
+            'expected a whole jpeg or png; check its publisher'
         )
     return (
         f'the {view} image with encoding {message.encoding!r}, {message.width}x{message.height}, '

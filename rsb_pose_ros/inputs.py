@@ -7,13 +7,21 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from rsb_pose_ros.camera_info import RectifierSource
 from rsb_pose_ros.faults import Level, Part
 from rsb_pose_ros.pairing import ImagePairer, Pair
 from rsb_pose_ros.parameters import NodeParameters
+
+# rclpy's default ones, and durability for a CameraInfo that was published once before we came.
+_OVERRIDABLE = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
 
 
 @dataclass
@@ -77,7 +85,9 @@ class StereoInputs:
         silent = [topic for topic in self._images if self._silent_s(topic) > timeout_s]
         if silent:
             yield Part.IMAGES, Level.ERROR, self._silence(silent, timeout_s, 'images')
-        elif self.pairer.stuck_reason:
+        elif self._images and self.pairer.refused:
+            yield Part.IMAGES, Level.ERROR, self.pairer.refused
+        elif self._images and self.pairer.stuck_reason:
             yield Part.IMAGES, Level.WARN, self.pairer.stuck_reason
         absent = self.rectifiers.missing
         missing = [topic for topic in self._infos if topic.view in absent]
@@ -99,7 +109,7 @@ class StereoInputs:
             name,
             receive,
             sensor_data,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QoSOverridingOptions(policy_kinds=_OVERRIDABLE),
         )
         return topic
 

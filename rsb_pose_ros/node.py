@@ -82,6 +82,7 @@ class StereoPoseNode(LifecycleNode):
         self._enabled = True
         self._reset_tracks = threading.Event()
         self._jumps_seen = 0
+        self._input_faults: dict[Part, str] = {}  # as of the last tick
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # Steady: with use_sim_time and no clock the node must still tell what is wrong.
         self.create_timer(_TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -179,14 +180,12 @@ class StereoPoseNode(LifecycleNode):
         message.latency_ms = (time.monotonic() - pair.arrival_s) * 1e3
         outputs.publish(processed, parameters)
         self._statistics.add(message.latency_ms, pair.skew_ms)
-        self._clear_faults_before(len(Part))
-        if not message.header.frame_id:
-            self._faults.report(
-                Part.IMAGES,
-                Level.WARN,
-                'the left images have no frame_id, so the poses have none; set it in the camera '
-                'driver or set the parameter frame_id',
-            )
+        lacking = _lacking(message.header)
+        if lacking:
+            self._faults.report(Part.IMAGES, Level.WARN, lacking)
+        for part in Part:
+            if not (lacking and part is Part.IMAGES):
+                self._faults.clear(part, _working_again(part))
 
     def _on_work_error(self, error: Exception) -> None:
         if isinstance(error, MissingCameraInfoError):
@@ -196,6 +195,7 @@ class StereoPoseNode(LifecycleNode):
             self._faults.report(error.part, error.level, str(error))
         elif isinstance(error, torch.OutOfMemoryError):
             torch.cuda.empty_cache()
+            self._clear_faults_before(Part.NETWORK)
             self._faults.report(
                 Part.NETWORK,
                 Level.ERROR,
@@ -210,7 +210,7 @@ class StereoPoseNode(LifecycleNode):
     def _clear_faults_before(self, part: int) -> None:
         """A pair that came as far as `part` proves that what comes before it works."""
         for earlier in list(Part)[:part]:
-            self._faults.clear(earlier, f'{earlier.name.lower()}: working again')
+            self._faults.clear(earlier, _working_again(earlier))
 
     # Services, parameters, diagnostics
 
@@ -248,9 +248,15 @@ class StereoPoseNode(LifecycleNode):
 
     def _tick(self) -> None:
         inputs, worker = self._inputs, self._worker
-        if inputs is not None:
-            for part, level, sentence in inputs.faults(self._settings.silence_timeout_s):
-                self._faults.report(part, level, sentence)
+        faults = () if inputs is None else inputs.faults(self._settings.silence_timeout_s)
+        present = {part: (level, sentence) for part, level, sentence in faults}
+        for part, sentence in self._input_faults.items():
+            standing = self._faults.get(part)
+            if part not in present and standing is not None and standing.sentence == sentence:
+                self._faults.clear(part, _working_again(part))
+        for part, (level, sentence) in present.items():
+            self._faults.report(part, level, sentence)
+        self._input_faults = {part: sentence for part, (_, sentence) in present.items()}
         health = Health(
             node=self.get_fully_qualified_name(),
             state=self._state_machine.current_state[1],
@@ -296,6 +302,25 @@ class StereoPoseNode(LifecycleNode):
         self._loaded = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _lacking(header: Header) -> str:
+    """What the left image's header lacks, though its pair was worked on; empty: nothing."""
+    if not header.frame_id:
+        return (
+            'the left images have no frame_id, so the poses have none; set it in the camera '
+            'driver or set the parameter frame_id'
+        )
+    if header.stamp.sec == 0 and header.stamp.nanosec == 0:
+        return (
+            'the left images have no stamp, so people cannot be followed in time; set it in the '
+            'camera driver'
+        )
+    return ''
+
+
+def _working_again(part: Part) -> str:
+    return f'{part.name.lower()}: working again'
 
 
 def _describe(error: Exception) -> str:

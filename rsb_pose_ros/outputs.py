@@ -54,7 +54,7 @@ class PoseOutputs:
             self._pose.publish(person)
         self.publish_skeleton(message.header)
         if parameters.publish_tf and message.people:
-            self._broadcaster.sendTransform(joint_transforms(message))
+            self._broadcaster.sendTransform(joint_transforms(message, prefix=parameters.tf_prefix))
         self._publish_markers(message, parameters)
         if parameters.publish_overlay and self._overlay.get_subscription_count():
             picture = draw_people(processed.left_rgb, processed.people)

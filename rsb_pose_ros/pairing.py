@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from message_filters import ApproximateTimeSynchronizer, SimpleFilter, TimeSynchronizer
-from rclpy.time import Time
 
 # A stamp may fall behind the newest of its camera by this much before it counts as a time jump.
 _JUMP_BACK_NS = 50_000_000
@@ -42,7 +41,8 @@ class PairingCounts:
 
 def stamp_ns(message: Any) -> int:
     """Stamp of a message's header in nanoseconds."""
-    return Time.from_msg(message.header.stamp).nanoseconds
+    stamp = message.header.stamp
+    return int(stamp.sec * 1_000_000_000 + stamp.nanosec)
 
 
 class ImagePairer:
@@ -64,6 +64,7 @@ class ImagePairer:
         self._received = [0, 0]
         self._since_match = [0, 0]
         self._stuck_reason = ''
+        self._refused: list[str] = ['', '']
         self._newest_ns: list[int | None] = [None, None]
         self._matched = 0
         self._rebuilds = 0
@@ -87,7 +88,8 @@ class ImagePairer:
     def counts(self) -> PairingCounts:
         waiting = sum(len(queue) for queue in self._synchronizer.queues)
         left, right = self._received
-        unmatched = left + right - 2 * self._matched - waiting
+        # While a pair is handed on, it is counted and still in line.
+        unmatched = max(left + right - 2 * self._matched - waiting, 0)
         return PairingCounts(left, right, self._matched, unmatched, waiting, self._rebuilds)
 
     @property
@@ -99,6 +101,11 @@ class ImagePairer:
     def stuck_reason(self) -> str:
         """Why images come but never match; empty while they match or too few came to tell."""
         return self._stuck_reason
+
+    @property
+    def refused(self) -> str:
+        """Why the last image of a camera was not taken; empty where both were."""
+        return next(filter(None, self._refused), '')
 
     def _describe_stamps(self) -> str:
         left, right = (list(queue) for queue in self._synchronizer.queues)
@@ -122,7 +129,11 @@ class ImagePairer:
         self._synchronizer.registerCallback(self._match)
 
     def _add(self, side: int, image: Any) -> None:
+        self._received[side] += 1
         now_ns = stamp_ns(image)
+        self._refused[side] = _bad_stamp(('left', 'right')[side]) if now_ns < 0 else ''
+        if self._refused[side]:
+            return
         newest_ns = self._newest_ns[side]
         if newest_ns is not None and now_ns < newest_ns - _JUMP_BACK_NS:
             self._jumps += 1
@@ -132,7 +143,6 @@ class ImagePairer:
             self._newest_ns[side] = now_ns
         else:
             self._newest_ns[side] = max(now_ns, newest_ns or now_ns)
-        self._received[side] += 1
         self._since_match[side] += 1
         if min(self._since_match) > 2 * self._queue_size:
             self._stuck_reason = self._describe_stamps()
@@ -162,6 +172,13 @@ class ImagePairer:
         self._build()
         for side, _, image in keep:
             self._inputs[side].signalMessage(image)
+
+
+def _bad_stamp(view: str) -> str:
+    return (
+        f'the {view} images have stamps before the year 1970, which ROS does not take, and are '
+        'left out; set the clock of its camera driver'
+    )
 
 
 def _rounded_ms(gap_ns: int) -> str:

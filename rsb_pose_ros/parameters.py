@@ -104,7 +104,7 @@ class NodeParameters:
         0.01,
         'Largest stamp difference of a pair with approximate_sync; keep it below half a frame.',
         unit='s',
-        bounds=(0.0, 1.0),
+        bounds=(0.001, 1.0),
     )
     queue_size: int = _parameter(
         10, 'Images of each camera that wait for their partner.', bounds=(1, 200)
@@ -113,6 +113,9 @@ class NodeParameters:
         '', "Frame of the poses; empty: frame_id of the left camera's images."
     )
     publish_tf: bool = _parameter(True, 'Broadcast a frame for every measured joint.')
+    tf_prefix: str = _parameter(
+        '', 'Begins the names of these frames; where several nodes share a /tf, one for each.'
+    )
     publish_markers: bool = _parameter(True, 'Publish ~/markers while somebody subscribes.')
     publish_overlay: bool = _parameter(True, 'Publish ~/overlay while somebody subscribes.')
     marker_lifetime_s: float = _parameter(

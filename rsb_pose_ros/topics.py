@@ -18,21 +18,29 @@ class StereoTopics:
     transport: str
 
     @classmethod
-    def of(cls, bag: Bag) -> 'StereoTopics':
+    def of(cls, bag: Bag, namespaces: tuple[str, str] | None = None) -> 'StereoTopics':
         """Find them by type; the left one is the one that has left in its name.
 
-        camera_info is looked for beside the images. Raises BagError where one is missing.
+        camera_info is looked for beside the images. Among more than two image topics a left and a
+        right one of otherwise equal names are taken, unrectified before rectified and raw before
+        compressed. `namespaces` of the left and the right camera leave out all others. Raises
+        BagError where one is missing.
         """
         images = sorted(topic for topic, kind in bag.kinds.items() if kind in (RAW, COMPRESSED))
-        kinds = {bag.kinds[topic] for topic in images}
-        if len(images) != 2 or len(kinds) != 1:
+        if namespaces is not None:
+            images = [topic for topic in images if _in_one_of(topic, namespaces)]
+        heads = _heads(images, bag.kinds)
+        if not heads:
+            where = f' in {" and ".join(namespaces)}' if namespaces is not None else ''
             raise BagError(
-                f'the bag {bag.path} has {len(images)} image topics '
+                f'the bag {bag.path} has {len(images)} image topics{where} '
                 f'({", ".join(images) or "none"}), expected a left and a right one of one type; '
-                'name a stereo bag'
+                'name a stereo bag, or its cameras by --left and --right of bag_player'
             )
-        left, right = sorted(images, key=lambda topic: 'left' not in topic)
-        transport = 'compressed' if COMPRESSED in kinds else 'raw'
+        left, right = heads[0]
+        if namespaces is not None and not _in_one_of(left, namespaces[:1]):
+            left, right = right, left
+        transport = 'compressed' if bag.kinds[left] == COMPRESSED else 'raw'
         topics = cls(left, right, _info_beside(left), _info_beside(right), transport)
         bag.require((left, right, topics.left_info, topics.right_info))
         return topics
@@ -47,6 +55,23 @@ class StereoTopics:
             f'left/camera_info:={self.left_info}',
             f'right/camera_info:={self.right_info}',
         )
+
+
+def _in_one_of(topic: str, namespaces: tuple[str, ...]) -> bool:
+    return any(topic.startswith(f'/{namespace.strip("/")}/') for namespace in namespaces)
+
+
+def _heads(images: list[str], kinds: dict[str, str]) -> list[tuple[str, str]]:
+    """Pairs of a left and a right image topic of one type, the likeliest first."""
+    if len(images) > 2:  # an overlay or a rectified image need not have a camera_info beside it
+        images = [topic for topic in images if _info_beside(topic) in kinds]
+    if len(images) == 2:
+        pairs = [tuple(sorted(images, key=lambda topic: 'left' not in topic))]
+    else:
+        twins = [(topic, topic.replace('left', 'right')) for topic in images if 'left' in topic]
+        pairs = [(left, right) for left, right in twins if right in images]
+    alike = [(left, right) for left, right in pairs if kinds[left] == kinds[right]]
+    return sorted(alike, key=lambda pair: ('image_raw' not in pair[0], pair[0]))
 
 
 def _info_beside(image_topic: str) -> str:

@@ -82,7 +82,7 @@ class Tracker:
         """
         self.advance(stamp_s)
         matches = self._associate(poses)
-        people = []
+        people, seen = [], set()
         for index, pose in enumerate(poses):
             track = matches.get(index)
             if track is None:
@@ -90,9 +90,9 @@ class Tracker:
             else:
                 self._continue(track, pose, stamp_s)
             people.append(self._seen(track))
-        followed = {id(track) for track in matches.values()}
+            seen.add(id(track))
         for track in list(self._tracks):
-            if track.seen_s < stamp_s and id(track) not in followed:
+            if id(track) not in seen:
                 if track.state is TrackState.NEW:
                     self._tracks.remove(track)
                 else:

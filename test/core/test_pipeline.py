@@ -316,6 +316,24 @@ def test_a_joint_beyond_infinity_never_reaches_the_prior_as_nan() -> None:
     assert person.state[10] == JointState.INFERRED
 
 
+def test_a_joint_inferred_just_before_the_camera_does_not_make_the_crop_huge() -> None:
+    scene = render(np.random.default_rng(6))
+    pipeline, oracle, _ = make(scene, refiner=Prior())
+    oracle.sure[14] = 0.0
+    (person,) = pipeline.process(scene.left, scene.right, scene.calibration, 0.0).people
+    track = pipeline.tracker.tracks[0]
+    xyz = person.xyz_m.copy()
+    xyz[14] = 0.3, 0.2, 0.003  # seen tens of thousands of pixels away
+    uv = project(torch.from_numpy(xyz), scene.calibration).numpy()[:, :2]
+    box = Box.around(uv)
+    assert box is not None
+    assert box.width > 20_000
+    track.pose = replace(person, xyz_m=xyz, uv_left=uv, box_left=box)
+    pipeline.process(scene.left, scene.right, scene.calibration, 0.1)
+    (crop,) = oracle.crops
+    assert crop.side <= 1.25 * 2 * max(scene.left.shape)
+
+
 def test_a_joint_outside_one_image_is_seen_in_one_view() -> None:
     # At the left border, the right view no longer shows what the left one does.
     scene = render(np.random.default_rng(8), depth_m=2.0, offset_x=-0.95)

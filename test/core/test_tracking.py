@@ -71,6 +71,13 @@ def test_ids_stay_with_people_who_pass_each_other_in_depth() -> None:
         assert by_depth == {3.6: 1, 2.2: 2}
 
 
+def test_people_seen_once_are_forgotten_though_the_stamps_stand_still() -> None:
+    tracker = Tracker()
+    assert len(tracker.update([person(), person(x=1.5)], 0.0)) == 2
+    assert tracker.update([], 0.0) == ()
+    assert tracker.tracks == ()
+
+
 def test_a_jump_in_depth_is_held_by_the_box() -> None:
     tracker = Tracker()
     tracker.update([person(z=3.0)], 0.0)

@@ -53,6 +53,57 @@ def test_topics_of_a_bag_are_found_by_type(bag):
         assert 'left/camera_info:=/stereo/left/camera_info' in topics.remappings
 
 
+class Listed:
+    """A bag of which only the topics are known, each with a message."""
+
+    path = Path('listed')
+
+    def __init__(self, *topics: str) -> None:
+        names = {'camera_info': 'CameraInfo', 'compressed': 'CompressedImage', 'tf': 'TF'}
+        self.kinds = {
+            topic: f'sensor_msgs/msg/{names.get(topic.rpartition("/")[2], "Image")}'
+            for topic in topics
+        }
+
+    def require(self, topics: tuple[str, ...]) -> None:
+        if not set(topics) <= set(self.kinds):
+            raise BagError(f'no messages on {topics}')
+
+
+def head(left: str, right: str, *images: str) -> list[str]:
+    return [f'{view}/{name}' for view in (left, right) for name in ('camera_info', *images)]
+
+
+@pytest.mark.parametrize(
+    ('topics', 'namespaces', 'expected'),
+    [
+        (head('/a/left', '/a/right', 'image_raw', 'image_raw/compressed', 'image_rect'), None,
+         ('/a/left/image_raw', '/a/right/image_raw')),
+        ([*head('/a/left', '/a/right', 'image_raw/compressed'), '/stereo_pose/overlay'], None,
+         ('/a/left/image_raw/compressed', '/a/right/image_raw/compressed')),
+        ([*head('/cam/infra1', '/cam/infra2', 'image_raw'), '/cam/color/camera_info',
+          '/cam/color/image_raw'], ('/cam/infra1', '/cam/infra2'),
+         ('/cam/infra1/image_raw', '/cam/infra2/image_raw')),
+        (head('/one', '/two', 'image_raw'), ('two/', 'one'), ('/two/image_raw', '/one/image_raw')),
+        (head('/front/left', '/front/right', 'image_raw')
+         + head('/rear/left', '/rear/right', 'image_raw'), ('/rear/left', '/rear/right'),
+         ('/rear/left/image_raw', '/rear/right/image_raw')),
+    ],
+)  # fmt: skip
+def test_cameras_are_found_among_other_images(topics, namespaces, expected):
+    found = StereoTopics.of(Listed(*topics), namespaces)
+    assert (found.left_image, found.right_image) == expected
+    assert found.left_info == expected[0].partition('/image_raw')[0] + '/camera_info'
+
+
+@pytest.mark.parametrize('namespaces', [None, ('/cam/left', '/cam/right')])
+def test_images_that_are_no_stereo_head_are_refused(namespaces):
+    listed = Listed(*head('/cam/infra1', '/cam/infra2', 'image_raw'), '/c/image', '/d/image')
+    listed.kinds['/cam/infra2/image_raw'] = 'sensor_msgs/msg/CompressedImage'
+    with pytest.raises(BagError, match='expected a left and a right one of one type'):
+        StereoTopics.of(listed, namespaces)
+
+
 def test_bag_without_a_second_camera_is_refused(tmp_path):
     path = write_bag(tmp_path / 'mono', 2, with_right=False)
     with (

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import cv2
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
@@ -148,8 +149,30 @@ def test_compressed_image_is_rgb_and_a_cut_one_is_told():
     message = compressed_image(0, 'left', STAMP)
     np.testing.assert_array_equal(image_to_rgb(message, 'left'), pair_images(0)[0])
     message.data = message.data[:20]
-    with pytest.raises(InputError, match='left compressed image .* 20 bytes cannot be decoded'):
+    with pytest.raises(InputError, match='left compressed image of format .* cannot be decoded'):
         image_to_rgb(message, 'left')
+
+
+@pytest.mark.parametrize(
+    ('extension', 'format_name', 'kind', 'channels', 'tolerance'),
+    [
+        ('.jpg', 'mono8; jpeg compressed ', np.uint8, 1, 2),
+        ('.png', 'mono8; png compressed ', np.uint8, 1, 0),
+        ('.png', '16UC1; png compressed ', np.uint16, 1, 0),
+        ('.png', 'bgra8; png compressed bgra8', np.uint8, 4, 0),
+        ('.jpg', 'bgr8; jpeg compressed bgr8', np.uint8, 3, 2),
+    ],
+)
+def test_every_compressed_picture_becomes_rgb(extension, format_name, kind, channels, tolerance):
+    ramp = np.tile(np.arange(0, 240, 2, dtype=np.uint8), (40, 1))
+    views = {1: ramp, 3: np.stack([ramp // 4, ramp // 2, ramp], 2)}
+    views[4] = np.dstack([views[3], np.full_like(ramp, 255)])
+    stored = views[channels].astype(kind) * (257 if kind is np.uint16 else 1)
+    message = compressed_image(0, 'left', STAMP)
+    message.format, message.data = format_name, cv2.imencode(extension, stored)[1].tobytes()
+    rgb = image_to_rgb(message, 'left').astype(int)
+    expected = views[1][..., None].repeat(3, 2) if channels == 1 else views[3][..., ::-1]
+    assert np.abs(rgb - expected).max() <= tolerance
 
 
 def test_binning_and_region_of_interest_are_honoured():
@@ -204,6 +227,8 @@ def test_only_measured_joints_have_frames_and_the_pelvis_has_the_orientation():
     person.state[1] = Joint3D.INFERRED
     frame = frame_of(person)
     transforms = {entry.child_frame_id: entry for entry in joint_transforms(frame)}
+    prefixed = [entry.child_frame_id for entry in joint_transforms(frame, prefix='rear_')]
+    assert prefixed == [f'rear_{name}' for name in transforms]
     assert len(transforms) == JOINTS - 2
     assert 'right_ankle_1' not in transforms
     assert transforms['pelvis_1'].header == frame.header

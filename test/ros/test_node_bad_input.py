@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from bench import Bench, until
 from sensor_msgs.msg import Image
-from stereo_world import HEIGHT, WIDTH, image
+from std_srvs.srv import SetBool
+from stereo_world import HEIGHT, PERIOD_NS, START_NS, WIDTH, image
 
 from rsb_pose_ros.images import rgb_to_image
 
@@ -102,9 +103,15 @@ def empty_image(picture: Image) -> Image:
     return Image(header=picture.header)
 
 
+def before_1970(picture: Image) -> Image:
+    picture.header.stamp.sec = -1
+    return picture
+
+
 @pytest.mark.parametrize(
     ('spoil', 'words'),
     [
+        (before_1970, ('right images', 'before the year 1970')),
         (larger, ('640x240', '320x240')),
         (unknown_encoding, ("'bgr9'", 'right image')),
         (cut_short, ('right image', '115200 bytes')),
@@ -140,3 +147,44 @@ def test_stamps_that_never_match_are_told_and_approximate_sync_helps_at_run_time
         message = bench.pair_until_poses(next(index), skew_ns=4_000_000)
         assert message.stamp_skew_ms == pytest.approx(4.0)
         until(lambda: not bench.fault(), 'recovery')
+
+
+def test_fault_of_one_part_goes_when_another_part_is_at_fault():
+    with Bench(queue_size=3, silence_timeout_s=0.5) as bench:
+        bench.connect()
+        index = iter(range(10_000))
+        bench.await_fault('no camera_info')
+        bench.publish_infos()
+        never_matching = lambda: bench.publish_pair(next(index), skew_ns=1_000_000)  # noqa: E731
+        bench.await_fault('never match', keep_publishing=never_matching)
+        until(lambda: bench.status('calibration').level == b'\x00', 'calibration well again')
+        assert bench.call(SetBool, 'stereo_pose/enable', SetBool.Request(data=False)).success
+        until(lambda: 'disabled' in bench.status('images').message, 'disabled')
+        assert bench.fault() == ''
+
+
+def without_stamp(picture: Image) -> Image:
+    picture.header.stamp.sec = picture.header.stamp.nanosec = 0
+    return picture
+
+
+def without_frame(picture: Image) -> Image:
+    picture.header.frame_id = ''
+    return picture
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'words'), [(without_stamp, 'have no stamp'), (without_frame, 'have no frame_id')]
+)
+def test_header_that_lacks_something_is_told_once_while_poses_come(bench, spoil, words, capfd):
+    bench.publish_infos()
+    for index in range(3):
+        stamp_ns = START_NS + index * PERIOD_NS
+        before = len(bench.people)
+        for view in ('left', 'right'):
+            bench.publish(view, spoil(image(index, view, stamp_ns)))
+        until(lambda before=before: len(bench.people) > before, 'poses')
+    assert words in bench.await_fault(words)
+    logged = capfd.readouterr().err
+    assert logged.count(words) == 1
+    assert 'images: working again' not in logged

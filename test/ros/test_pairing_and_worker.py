@@ -91,6 +91,30 @@ def test_stuck_streams_are_explained_and_the_reason_goes_with_the_first_pair():
     assert target.stuck_reason == ''
 
 
+def test_image_from_before_1970_is_left_out_and_told_until_a_good_one_comes():
+    pairs = []
+    target = pairer(pairs)
+    target.add_left(Image(header=stamped(-5 * MS)))
+    assert 'left images have stamps before the year 1970' in target.refused
+    target.add_right(frame(0))
+    assert target.refused
+    target.add_left(frame(0))
+    assert target.refused == ''
+    counts = target.counts
+    assert (counts.left, counts.right, counts.matched, counts.unmatched) == (2, 1, 1, 1)
+    assert target.jumps == 0
+
+
+def test_counts_are_never_negative_while_a_pair_is_handed_on():
+    seen = []
+    target = ImagePairer(
+        lambda pair: seen.append(target.counts), approximate=False, queue_size=5, slop_s=0.01
+    )
+    target.add_left(frame(0))
+    target.add_right(frame(0))
+    assert [(counts.matched, counts.unmatched) for counts in seen] == [(1, 0)]
+
+
 def test_worker_takes_the_newest_and_counts_what_it_skipped():
     started, release, seen = threading.Event(), threading.Event(), []
 
@@ -164,3 +188,13 @@ def test_fault_is_logged_when_it_comes_or_changes_and_not_again():
     assert book.get(Part.IMAGES).sentence == 'gone'
     assert book.get(Part.NETWORK) is None
     assert book.last.sentence == 'gone'
+
+
+def test_sentences_that_change_all_the_time_are_not_kept_for_ever(monkeypatch):
+    now_s = 0.0
+    monkeypatch.setattr('rsb_pose_ros.faults.time.monotonic', lambda: now_s)
+    book = FaultBook(lambda level, sentence: None, repeat_s=10)
+    for number in range(1000):
+        now_s = float(number)
+        book.report(Part.IMAGES, Level.ERROR, f'image {number} is bad')
+    assert len(book._last_logged_s) <= 11
