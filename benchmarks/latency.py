@@ -207,6 +207,7 @@ def measure(
 ) -> list[Way]:
     """All ways of a network, in turn."""
     network = network.to(device).eval()
+    refiner = None if refiner is None else refiner.to(device).eval()
     views = torch.rand(2, 1, 3, side, side, device=device)
     marks: dict[int, Marks] = {}
     runs = list(ways(network, device, side))

@@ -96,8 +96,9 @@ def average_models(
     """The mean of the weights of one model in several files, with running statistics; also of
     their refiners, where every file has one.
 
-    The metadata: model and input size, the most pairs that one of them has seen, and of how many
-    it is the mean. Raises CheckpointError where there is nothing to average, or models differ.
+    The metadata: model, the largest input size, the most pairs that one of them has seen, and of
+    how many it is the mean. Raises CheckpointError where there is nothing to average, or models
+    differ.
     """
     if len(paths) < 2:
         raise CheckpointError(f'{paths[0]}: is alone; give two or more weights to average')
@@ -112,9 +113,10 @@ def average_models(
     network = _average([network for network, _, _ in loaded])
     refiners = [refiner for _, refiner, _ in loaded if refiner is not None]
     refiner = _average(refiners) if len(refiners) == len(loaded) else None
-    kept: dict[str, Any] = {
-        name: described[0][name] for name in ('model', 'input_size') if name in described[0]
-    }
+    kept: dict[str, Any] = {'model': described[0]['model']}
+    sizes = [int(metadata['input_size']) for metadata in described if 'input_size' in metadata]
+    if sizes:
+        kept['input_size'] = max(sizes)
     kept['pairs_seen'] = max(int(metadata.get('pairs_seen', 0)) for metadata in described)
     return network, refiner, {**kept, 'mean_of': len(paths)}
 

@@ -133,13 +133,15 @@ def _train_network(
     if device.type != 'cpu':
         torch.backends.cudnn.benchmark = True
         drawn_from = replace(config, augmentation=windows_only(config.augmentation))
+    before = int(begun.get('pairs_seen', 0))
+    shuffled = replace(drawn_from, seed=config.seed + before)  # not the earlier run's order again
     source: BatchSource
     if args.render is not None:
-        source = RenderedSource(drawn_from, args.render, str(device), ranks=ranks)
+        source = RenderedSource(drawn_from, args.render, str(device), ranks=ranks, before=before)
     else:
-        source = ShardSource(drawn_from, args.data, ranks)
+        source = ShardSource(shuffled, args.data, ranks)
     if args.photographs is not None:
-        photographs = PhotographSource(drawn_from, args.photographs, ranks)
+        photographs = PhotographSource(shuffled, args.photographs, ranks)
         source = MixedSource(source, photographs, config.photo_share)
     torch.manual_seed(config.seed)
     system = build_system(
@@ -152,7 +154,7 @@ def _train_network(
         config, source, args.val, args.out,
         device=device, resume=args.resume, system=system, ranks=ranks,
         disturb=None if drawn_from is config else config.augmentation,
-        pairs_before=int(begun.get('pairs_seen', 0)),
+        pairs_before=before,
     )  # fmt: skip
     trainer.run()
 

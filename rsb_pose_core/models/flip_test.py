@@ -94,4 +94,5 @@ def _log_probability(logits: Tensor) -> Tensor:
 
 def _unflipped(maps: Tensor) -> Tensor:
     """Mirrored maps (B,J,...,W) back: columns reversed, left joints right ones."""
-    return maps.flip(-1)[:, list(H36M_17.mirror)]
+    flipped = maps.flip(-1)
+    return torch.stack([flipped[:, joint] for joint in H36M_17.mirror], 1)  # CUDA graphs take this

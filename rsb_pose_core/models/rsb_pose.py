@@ -234,10 +234,17 @@ def _independent_uvd(heatmaps: StereoHeatmaps) -> tuple[Tensor, Tensor]:
         keypoint_moments(heatmap, heatmaps.peak_radius)
         for heatmap in (heatmaps.heatmap_left, heatmaps.heatmap_right)
     )
-    from_left = left.mean.new_tensor([[1.0, 0.0], [0.0, 0.5], [1.0, 0.0]])
-    from_right = left.mean.new_tensor([[0.0, 0.0], [0.0, 0.5], [-1.0, 0.0]])
-    uvd = left.mean @ from_left.T + right.mean @ from_right.T
-    covariance = (
-        from_left @ left.covariance @ from_left.T + from_right @ right.covariance @ from_right.T
-    )
-    return uvd, covariance
+    (u_left, v_left), (u_right, v_right) = left.mean.unbind(-1), right.mean.unbind(-1)
+    uvd = torch.stack([u_left, (v_left + v_right) / 2, u_left - u_right], -1)
+    return uvd, _share(left.covariance, 1.0, 1.0) + _share(right.covariance, 0.0, -1.0)
+
+
+def _share(covariance: Tensor, in_u: float, in_d: float) -> Tensor:
+    """(...,3,3) of (u, v, d) that one view's (...,2,2) of (u, v) brings in; half of v is its own.
+
+    No matrix: a CUDA graph cannot be recorded where numbers come from the host.
+    """
+    of_u, of_v = covariance.unbind(-2)
+    rows = torch.stack([in_u * of_u, of_v / 2, in_d * of_u], -2)
+    of_u, of_v = rows.unbind(-1)
+    return torch.stack([in_u * of_u, of_v / 2, in_d * of_u], -1)

@@ -41,8 +41,9 @@ class StepChecks:
         event = None
         if self._cuda:
             host = torch.empty(finite.shape, dtype=finite.dtype, pin_memory=True)
+            stream = torch.cuda.current_stream(finite.device)
             finite = host.copy_(finite, non_blocking=True)
-            event = torch.cuda.current_stream().record_event()
+            event = stream.record_event()
         self._waiting.append(Step(number, stage, batch, finite, event))
 
     def due(self, *, all_of_them: bool = False) -> Iterator[Step]:

@@ -92,7 +92,10 @@ def torchrun_ranks(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     """
     count = int(os.environ.get('WORLD_SIZE', 1))
     if count == 1:
-        yield Ranks(), torch.device(device)
+        alone = torch.device(device)
+        if alone.type == 'cuda' and alone.index is not None:
+            torch.cuda.set_device(alone)
+        yield Ranks(), alone
         return
     chosen = torch.device(device)
     if chosen.type == 'cuda':

@@ -118,11 +118,15 @@ class RenderedSource:
         device: str,
         make: MakeRenderer = make_renderer,
         ranks: Ranks | None = None,
+        before: int = 0,
     ) -> None:
-        """data: folder with motion/, hdri/ and so on; device: where to draw."""
+        """data: folder with motion/, hdri/ and so on; device: where to draw.
+
+        before: pairs of an earlier run, which are not drawn again.
+        """
         self.config, self.data, self.device, self.make = config, data, device, make
         self.ranks = ranks or Ranks()
-        self._taken = 0  # by this rank
+        self._taken = before // self.ranks.count  # by this rank
         self._seed = SEEDS['train'] + config.seed * SEEDS_OF_A_JOB
         self._renderers: dict[int, Future[Renderer]] = {}  # by casting
         side, plain = stored_side(config.largest_input), PairSpace()
@@ -215,6 +219,8 @@ class PhotographSource:
     def start(self, state: dict[str, Any] | None) -> None:
         if state is not None:
             self.order.load_state(state['order'])
+            if self.order.size != len(self.pool):  # as many as there was room for
+                self.order.start_round(len(self.pool))
 
     def take(self, count: int, size: int, step: int, *, stereo: bool = True) -> Load:
         part = self.ranks.part(count)

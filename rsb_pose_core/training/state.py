@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rsb_pose_core.errors import DataError
+from rsb_pose_core.models.backbones.backbone import Backbone
 from rsb_pose_core.models.system import PoseSystem
 from rsb_pose_core.training.config import TrainConfig
 from rsb_pose_core.training.muon import Muon, is_matrix
@@ -104,6 +105,8 @@ def compile_parts(method: nn.Module) -> None:
     for name, part in method.named_children():
         if name in ('trunk', 'volume'):
             part.compile()
+        if isinstance(part, Backbone) and part.channels_half:  # then this is what is called
+            part.forward_with_half = torch.compile(part.forward_with_half)  # type: ignore[method-assign]
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

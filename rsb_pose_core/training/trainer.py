@@ -110,7 +110,7 @@ class Trainer:
             self._step_module = DistributedDataParallel(
                 self.objective, find_unused_parameters=True
             )
-        self._feeder = Feeder(device, config.seed, self.ranks.rank, disturb)
+        self._feeder = Feeder(device, config.seed + pairs_before, self.ranks.rank, disturb)
         self._checks = StepChecks(device)
         torch.manual_seed(config.seed + self.ranks.rank)
         self.step, self.seconds, self.pairs_seen, self.pairs_before = 0, 0.0, 0, pairs_before
@@ -167,6 +167,8 @@ class Trainer:
             pending.batch.cancel()
             if not self._stop:
                 self.validate()
+            elif self.ranks.first:
+                self.export({})
 
     def train_step(self, batch: StereoBatch) -> dict[str, torch.Tensor]:
         """One step of the optimizer; returns the weighted loss terms and the gradient's norm."""

@@ -162,9 +162,10 @@ def test_weights_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert torch.equal(refiner.head[1].bias, torch.ones_like(refiner.head[1].bias))
     assert (metadata['pairs_seen'], metadata['mean_of']) == ('200', '3')
     assert metadata['input_size'] == '256'
-    save_checkpoint(files[0], mean, {'model': 'lite'})
+    save_checkpoint(files[0], mean, {'model': 'lite', 'input_size': 192})
     assert main(['average', *map(str, files), '--out', str(out)]) == 0
     assert load_model(out)[1] is None  # one has no Pose Transformer
+    assert load_model(out)[2]['input_size'] == '256'  # the largest
     save_checkpoint(files[0], mean, {'model': 'lite'}, PoseTransformer(depth=2))
     assert main(['average', *map(str, files), '--out', str(out)]) == 2
     assert 'differ in their layers' in capsys.readouterr().err

@@ -423,6 +423,25 @@ def test_independent_views_average_rows_and_subtract_columns() -> None:
     assert found.uvd[0, 0].tolist() == pytest.approx([81.5, 29.5, 12.0], abs=1e-4)
 
 
+def test_covariance_of_independent_views_is_that_of_their_linear_combination() -> None:
+    left, right = 3 * torch.randn(2, 1, 1, 8, 8, generator=torch.manual_seed(2)).double()
+    found = co_keypoints(StereoHeatmaps(left, right, None, DisparityRange(-7, 8)))
+    matrices = (
+        torch.tensor([[1, 0], [0, 0.5], [1, 0]]), torch.tensor([[0, 0], [0, 0.5], [-1, 0]])
+    )  # fmt: skip
+    expected = torch.zeros(3, 3, dtype=torch.float64)
+    for maps, matrix in zip((left, right), matrices, strict=True):
+        p = torch.softmax(maps.flatten(), 0)
+        v, u = (
+            axis.flatten().double()
+            for axis in torch.meshgrid(*[torch.arange(8)] * 2, indexing='ij')
+        )
+        cells = torch.stack([u, v])
+        off = cells - (p * cells).sum(1, keepdim=True)
+        expected += matrix.double() @ ((p * off) @ off.T) @ matrix.double().T
+    assert torch.allclose(found.covariance[0, 0].double(), 16 * expected, rtol=1e-4)
+
+
 def test_heatmap_and_crop_pixels_round_trip() -> None:
     assert heatmap_to_crop(torch.tensor(0.0)).item() == 1.5  # middle of the first four pixels
     x = torch.linspace(-5, 300, 50)

@@ -6,9 +6,11 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rsb_pose_core.models import NETWORKS
 from rsb_pose_core.models.fast import KeypointNetwork, OneDnnConvolution, eager, fast, fused
+from rsb_pose_core.models.flip_test import FlipTest
 from rsb_pose_core.models.rsb_pose import CoKeypoints
 from rsb_pose_core.models.stereo_convolution import StereoConvolution
 from rsb_pose_core.models.stereo_volume import DisparityRange, stereo_volume
@@ -156,6 +158,32 @@ def test_onednn_convolves_as_pytorch_does(
     with torch.no_grad():
         for view in (x, x[:1], torch.cat([x, x])):
             assert torch.allclose(made(view), convolution(view), rtol=0, atol=1e-5)
+
+
+class TensorsOfNumbers(TorchDispatchMode):
+    """Counts tensors made of Python's numbers, which a device has to be sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.made += 'lift_fresh' in str(function)
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize('flip_test', [False, True])
+@pytest.mark.parametrize('name', ['lite-efficientnet', 'lite-baseline', SWITCHED])
+def test_no_number_is_sent_to_the_device_while_a_graph_is_captured(
+    name: str, flip_test: bool
+) -> None:
+    network = FlipTest(trained(name)) if flip_test else trained(name)
+    keypoints = eager(fused(network, CPU, input_size=SIDE), CPU)
+    with TensorsOfNumbers() as numbers:
+        torch.ones(2)[[1]]  # as an index, too
+        assert numbers.made == 1
+        keypoints(*crops())
+    assert numbers.made == 1
 
 
 @pytest.mark.gpu

@@ -318,6 +318,16 @@ def test_several_processes_share_photographs_out_evenly() -> None:
     assert plain.asked == [16, 15]
 
 
+@pytest.mark.parametrize('size', [5, 40])
+def test_photographs_that_are_more_or_fewer_than_before_begin_a_new_round(size: int) -> None:
+    source, _ = mixed(1.0)
+    kept = {'round': 3, 'position': size - 1, 'size': size}
+    source.start({'pairs': {'asked': []}, 'photographs': {'order': kept}})
+    taken = source.photographs.order.take(len(source.photographs))
+    assert sorted(taken) == list(range(12))
+    assert source.photographs.state()['order'] == {'round': 4, 'position': 12, 'size': 12}
+
+
 def test_a_mixed_source_goes_on_from_its_state() -> None:
     source, _ = mixed(0.5)
     source.start(None)

@@ -241,6 +241,7 @@ def test_a_run_is_deterministic_and_resumes_exactly(tmp_path: Path, shards: Path
     interrupted.train_step = stop_after_three  # type: ignore[method-assign, assignment]
     interrupted.run()
     assert interrupted.step == 3
+    assert load_model(tmp_path / 'parts/model.safetensors')[2]['steps'] == '3'
     resumed = trainer(tmp_path, shards, 'parts', resume=True)
     assert resumed.step == 3
     resumed.run()
@@ -305,6 +306,32 @@ def test_pairs_seen_go_on_from_the_weights_a_run_begins_with(tmp_path: Path, sha
     going_on = ['--weights', str(tmp_path / 'first/model.safetensors')]
     assert pairs_seen('second', *going_on) == '10'
     assert pairs_seen('second', *going_on, '--resume') == '10'
+
+
+def test_a_run_behind_another_does_not_take_the_same_pairs_in_the_same_order(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[list[int], object]] = []
+
+    def recorded(pool: PairPool, indices: list[int], size: int, seed: object, *more, **options):
+        taken.append((indices, seed))
+        return training_batch(pool, indices, size, seed, *more, **options)
+
+    monkeypatch.setattr('rsb_pose_core.training.sources.training_batch', recorded)
+    config = write_config(tmp_path / 'c.yaml', steps=2)
+    runs = []
+    for name, more in (
+        ('first', []), ('again', []),
+        ('behind', ['--weights', str(tmp_path / 'first/model.safetensors')]),
+    ):  # fmt: skip
+        taken.clear()
+        command = ['train', 'sce', '--config', str(config), '--out', str(tmp_path / name)]
+        command += ['--data', str(shards / 'train_*.npz'), '--device', 'cpu', *more]
+        assert main(command) == 0
+        runs.append(list(taken[:2]))
+    assert runs[0] == runs[1]
+    assert [indices for indices, _ in runs[2]] != [indices for indices, _ in runs[0]]
+    assert not {seed for _, seed in runs[2]} & {seed for _, seed in runs[0]}
 
 
 def test_the_baseline_trains_with_the_same_trainer(tmp_path: Path, shards: Path) -> None:

@@ -1,5 +1,6 @@
 """What keeps a GPU busy: changes of whole batches, no waiting within a step, memory layouts."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from rsb_pose_core.training.losses import LossWeights, method_losses
 from rsb_pose_core.training.objective import build_model
 from rsb_pose_core.training.pool import PairPool
 from rsb_pose_core.training.sources import ShardSource
-from rsb_pose_core.training.state import make_optimizer, match_layout
+from rsb_pose_core.training.state import compile_parts, make_optimizer, match_layout
 from rsb_pose_core.training.trainer import Trainer
 
 STILL = windows_only(Augmentation())
@@ -166,8 +167,9 @@ def test_windows_only_are_crops_without_other_changes(pool: PairPool) -> None:
 # ---- no waiting ----
 
 
+@pytest.mark.parametrize('near_radius', [0, 5])
 def test_loss_and_gradients_need_nothing_from_the_processor(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, near_radius: int
 ) -> None:
     """A device without data refuses whatever would have to be waited for on a GPU."""
     with torch.device('meta'):
@@ -175,7 +177,9 @@ def test_loss_and_gradients_need_nothing_from_the_processor(
     batch = each_tensor(
         labelled(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)), lambda value: value.to('meta')
     )
-    weights = LossWeights(volume_ce=1.0, volume_svf=1.0, volume_l1=1.0, pose_l1_m=1.0)
+    weights = LossWeights(
+        volume_ce=1.0, volume_svf=1.0, volume_l1=1.0, pose_l1_m=1.0, near_radius=near_radius
+    )
 
     def copied(*args: object, **options: object) -> None:
         raise AssertionError('values of Python are copied to the device, which is waited for')
@@ -186,6 +190,33 @@ def test_loss_and_gradients_need_nothing_from_the_processor(
     terms = method_losses(output, batch, weights)
     torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
     assert len(terms) == 6
+
+
+@pytest.mark.parametrize(
+    ('name', 'parts'),
+    [('lite-efficientnet', {'trunk', 'volume'}), ('lite', {'trunk', 'volume'}),
+     ('rsb-pose-resnet50-stride2', {'trunk', 'volume'}), ('lite-baseline', {'trunk'})],
+)  # fmt: skip
+def test_what_is_compiled_is_what_a_step_calls(
+    monkeypatch: pytest.MonkeyPatch, name: str, parts: set[str]
+) -> None:
+    model = build_model(name)
+    called = set()
+
+    def recorded(function: Callable[..., object], **options: object) -> Callable[..., object]:
+        owner = function.__self__  # type: ignore[attr-defined]
+        part = next(key for key, child in model.named_children() if child is owner)
+
+        def run(*arguments: object, **more: object) -> object:
+            called.add(part)
+            return function(*arguments, **more)
+
+        return run
+
+    monkeypatch.setattr(torch, 'compile', recorded)
+    compile_parts(model)
+    model(*torch.rand(2, 2, 3, 64, 64))
+    assert called == parts
 
 
 # ---- memory ----

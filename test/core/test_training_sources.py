@@ -28,7 +28,9 @@ def config(tmp_path: Path) -> TrainConfig:
     return load_config(write_config(tmp_path / 'c.yaml', steps=6, rendering=rendering))
 
 
-def rendered(config: TrainConfig, made: list[int] | None = None) -> RenderedSource:
+def rendered(
+    config: TrainConfig, made: list[int] | None = None, before: int = 0
+) -> RenderedSource:
     def make(
         data: Path, split: str, seed: int, space: PairSpace, device: str
     ) -> drawn_pairs.DrawnRenderer:
@@ -36,7 +38,7 @@ def rendered(config: TrainConfig, made: list[int] | None = None) -> RenderedSour
             made.append(seed)
         return drawn_pairs.drawn_crops(data, split, seed, space, device)
 
-    return RenderedSource(config, Path('data'), 'cpu', make)
+    return RenderedSource(config, Path('data'), 'cpu', make, before=before)
 
 
 def batches(source: RenderedSource, counts: list[int]) -> list[StereoBatch]:
@@ -89,6 +91,13 @@ def test_a_source_goes_on_from_its_state(config: TrainConfig) -> None:
     resumed = rendered(config)
     resumed.start(states[2])
     assert torch.equal(resumed.take(2, 64, 2)().left, expected[2].left)
+
+
+def test_a_run_behind_another_draws_what_would_have_come_next(config: TrainConfig) -> None:
+    still = replace(config, augmentation=replace(config.augmentation, flip=0.0))
+    whole = torch.cat([batch.xyz_m for batch in batches(rendered(still), [3, 3, 2])])
+    behind = rendered(still, before=6)
+    assert torch.equal(behind.take(2, 64, 0)().xyz_m, whole[6:])
 
 
 def test_a_run_on_drawn_pairs_resumes_exactly(config: TrainConfig, tmp_path: Path) -> None:
