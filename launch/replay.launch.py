@@ -48,6 +48,11 @@ def generate_launch_description() -> LaunchDescription:
             LaunchConfiguration('right_namespace'),
             '--clock',
         ],
+        additional_env={  # images lie in the segment of who sends them
+            'FASTRTPS_DEFAULT_PROFILES_FILE': PathJoinSubstitution(
+                [FindPackageShare('rsb_pose_ros'), 'config', 'fastdds_shm.xml']
+            )
+        },
     )
     forwarded = ('left_namespace', 'right_namespace', 'image_transport', 'rviz', 'fixed_frame')
     node = IncludeLaunchDescription(

@@ -4,7 +4,7 @@ ros2 launch rsb_pose_ros stereo_pose.launch.py left_namespace:=/camera/left \
     right_namespace:=/camera/right
 """
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -24,6 +24,11 @@ _ARGUMENTS = {
     'params_file': (
         PathJoinSubstitution([_SHARE, 'config', 'stereo_pose.yaml']),
         'parameter file; the arguments that are set here override it',
+    ),
+    'image_name': (
+        '',
+        'name of the images in the namespaces, such as image_rect_raw; empty: image_raw, or '
+        'image_rect with input_rectified',
     ),
     'approximate_sync': ('', 'true: pair stamps that differ by up to slop_s'),
     'queue_size': ('', 'images of each camera that wait for their partner'),
@@ -70,19 +75,17 @@ def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     overrides['use_sim_time'] = ParameterValue(
         LaunchConfiguration('use_sim_time'), value_type=bool
     )
-    # Remapping left/image_raw does not reach left/image_raw/compressed.
-    topics = ['camera_info', 'image_raw', 'image_raw/compressed']
-    topics += ['image_rect', 'image_rect/compressed']
+    name = LaunchConfiguration('image_name').perform(context)
+    topics = {'camera_info': 'camera_info'}
+    for ours in ('image_raw', 'image_rect'):  # remapping these does not reach /compressed
+        topics |= {ours: name or ours, f'{ours}/compressed': f'{name or ours}/compressed'}
     remappings = [
-        (f'{view}/{topic}', [LaunchConfiguration(f'{view}_namespace'), f'/{topic}'])
+        (f'{view}/{ours}', [LaunchConfiguration(f'{view}_namespace'), f'/{theirs}'])
         for view in ('left', 'right')
-        for topic in topics
+        for ours, theirs in topics.items()
     ]
-    entities: list[LaunchDescriptionEntity] = []
     profile = LaunchConfiguration('fastdds_profile').perform(context)
-    if profile:
-        entities.append(SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE', profile))
-    entities.append(
+    return [
         Node(
             package='rsb_pose_ros',
             executable='stereo_pose',
@@ -95,21 +98,23 @@ def _start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             ],
             remappings=remappings,
             ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+            additional_env={
+                'MALLOC_MMAP_THRESHOLD_': _MALLOC_BYTES,
+                'MALLOC_TRIM_THRESHOLD_': _MALLOC_BYTES,
+                **({'FASTRTPS_DEFAULT_PROFILES_FILE': profile} if profile else {}),
+            },
         )
-    )
-    return entities
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Arguments, environment, node and, where it is asked for, RViz."""
+    """Arguments, node and, where it is asked for, RViz."""
     return LaunchDescription(
         [
             *(
                 DeclareLaunchArgument(name, default_value=default, description=description)
                 for name, (default, description) in _ARGUMENTS.items()
             ),
-            SetEnvironmentVariable('MALLOC_MMAP_THRESHOLD_', _MALLOC_BYTES),
-            SetEnvironmentVariable('MALLOC_TRIM_THRESHOLD_', _MALLOC_BYTES),
             OpaqueFunction(function=_start_node),
             Node(
                 package='rviz2',

@@ -22,7 +22,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
 
 from rsb_pose_core.errors import RsbPoseError
-from rsb_pose_ros.bag_player import PEOPLE_TOPIC, write_json
+from rsb_pose_ros.bag_player import PEOPLE_TOPIC, TRUTH_TOPIC, write_json
 from rsb_pose_ros.msg import HumanPose3D, HumanPose3DArray
 from rsb_pose_ros.pairing import stamp_ns
 from rsb_pose_ros.report import (
@@ -35,7 +35,6 @@ from rsb_pose_ros.report import (
     versions,
 )
 
-TRUTH_TOPIC = '/ground_truth/human_pose3d'
 _PROGRESS_S = 0.2
 _SETTLED_S = 3.0  # without a new frame, once the player has ended
 _GIVEN_UP_S = 8.0
@@ -58,7 +57,8 @@ class BagEvaluator(Node):
         self._node_name = node_name
         self.frames: list[HumanPose3DArray] = []
         self.arrivals_s: list[float] = []
-        self.truths: dict[int, list[HumanPose3D]] = defaultdict(list)
+        self._truths: dict[int, dict[int, HumanPose3D]] = defaultdict(dict)
+        self._counted_before: dict[str, str] | None = None
         self.diagnostics: dict[str, str] = {}
         self.changed_s = time.monotonic()
         reliable = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
@@ -67,8 +67,14 @@ class BagEvaluator(Node):
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, reliable)
 
     def count(self, name: str) -> int:
-        """A counter of the node's diagnostics; 0 before the first."""
-        return int(self.diagnostics.get(name, 0))
+        """A counter of the node's diagnostics since the first ones that came."""
+        before = self._counted_before or {}
+        return int(self.diagnostics.get(name, 0)) - int(before.get(name, 0))
+
+    @property
+    def truths(self) -> dict[int, list[HumanPose3D]]:
+        """True people by stamp, each once, however often a bag was looped."""
+        return {stamp: list(people.values()) for stamp, people in self._truths.items()}
 
     @property
     def poses(self) -> int:
@@ -106,16 +112,18 @@ class BagEvaluator(Node):
         self.changed_s = time.monotonic()
 
     def _on_truth(self, message: HumanPose3D) -> None:
-        self.truths[stamp_ns(message)].append(message)
+        self._truths[stamp_ns(message)][message.track_id] = message
         self.changed_s = time.monotonic()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        ours = [entry for entry in message.status if entry.name.startswith(self._node_name)]
+        ours = [entry for entry in message.status if entry.name.startswith(f'{self._node_name}: ')]
         if not ours:
             return
         values = {pair.key: pair.value for entry in ours for pair in entry.values}
         faults = [entry.message for entry in ours if entry.level != b'\x00']
         values['fault'] = faults[0] if faults else ''
+        if self._counted_before is None:
+            self._counted_before = values
         counters = ('pairs_matched', 'pairs_processed', 'pairs_dropped', 'images_left')
         if any(values.get(name) != self.diagnostics.get(name) for name in counters):
             self.changed_s = time.monotonic()

@@ -30,8 +30,8 @@ from rsb_pose_ros.bags import Bag, BagError, Record, message_class, open_bag
 from rsb_pose_ros.msg import HumanPose3DArray
 from rsb_pose_ros.topics import StereoTopics
 
-PEOPLE_TOPIC = '/human_pose3d/people'
-_OF_THE_NODE = ('/human_pose3d', PEOPLE_TOPIC, '/diagnostics', '/clock')
+PEOPLE_TOPIC = 'human_pose3d/people'
+TRUTH_TOPIC = '/ground_truth/human_pose3d'
 _PROBE_PAIRS = 12  # sent one by one with rate auto
 _PROBE_SKIP = 4  # of these, not counted: first calls are slow
 _HEADROOM = 0.8  # share of the measured rate that is asked for
@@ -77,7 +77,7 @@ class BagPlayer(Node):
         self._outlets: dict[str, Publisher] = {}
         self.unplayed: list[str] = []
         for topic, kind in bag.kinds.items():
-            if topic in _OF_THE_NODE:
+            if _said_by_a_run(topic, kind):
                 continue
             try:
                 message = message_class(kind)
@@ -175,6 +175,12 @@ class BagPlayer(Node):
 
     def _on_answer(self, message: HumanPose3DArray) -> None:
         self._answers += 1
+
+
+def _said_by_a_run(topic: str, kind: str) -> bool:
+    """Whether the node or its player said this while the bag was recorded; but not its frames."""
+    ours = kind.startswith('rsb_pose_ros/') and topic != TRUTH_TOPIC
+    return ours or '/stereo_pose/' in topic or topic in ('/diagnostics', '/clock')
 
 
 def _chain(first: Record | None, rest: Iterator[Record]) -> Iterator[Record]:

@@ -23,7 +23,8 @@ from rsb_pose_ros.processes import Child, dds_environment, remove_shared_memory,
 from rsb_pose_ros.report import not_finite, table_text
 from rsb_pose_ros.topics import StereoTopics
 
-_LIMIT_S = 300.0
+_LIMIT_S = 300.0  # without progress
+_LONGEST_S = '86400'  # for a bag at the rate that the machine can hold
 _CONNECT_LIMIT_S = 60.0
 _CONNECT_SETTLE_S = 1.0  # the node learns of the evaluator a little later than the reverse
 _DOMAINS = range(40, 100)  # ports below the range that the system gives away
@@ -70,6 +71,8 @@ def node_arguments(
 ) -> list[str]:
     """ROS arguments of the node for the topics of a bag; `parameters` are NAME:=VALUE."""
     arguments = ['--ros-args', '-p', f'image_transport:={topics.transport}']
+    if topics.rectified:
+        arguments += ['-p', 'input_rectified:=true']
     for parameter in parameters:
         arguments += ['-p', parameter]
     if weights is not None:
@@ -92,6 +95,7 @@ def start(options: argparse.Namespace, topics: StereoTopics, node: Sequence[str]
     python = [sys.executable, '-m']
     evaluator_command = [*python, 'rsb_pose_ros.bag_evaluator', '--out', str(options.out)]
     player_command = [*python, 'rsb_pose_ros.bag_player', str(options.bag), '--rate', options.rate]
+    player_command += ['--longest', _LONGEST_S]
     evaluator_command += ['--progress', '--player-report', str(sent)]
     evaluator = child('evaluator', evaluator_command)
     worker = child('node', [*node, *node_arguments(topics, options.weights, options.parameters)])
@@ -121,11 +125,14 @@ def _await_connection(evaluator: Child, node: Child) -> None:
 def watch(run: Run, expected_pairs: int) -> None:
     """Show progress until the evaluator is done. Raises DemoError when a process gives up."""
     line = ProgressLine()
-    end_s = time.monotonic() + _LIMIT_S
+    shown, end_s = '', time.monotonic() + _LIMIT_S
     while run.evaluator.wait(0.2) is None:
         for child in run.children:
             child.note_shared_memory()
-        line.show(_progress_text(run, expected_pairs))
+        text = _progress_text(run, expected_pairs)
+        line.show(text)
+        if text != shown:
+            shown, end_s = text, time.monotonic() + _LIMIT_S
         if run.player.exit_status not in (None, 0) or run.node.exit_status is not None:
             failed = run.node if run.node.exit_status is not None else run.player
             line.end()
@@ -139,7 +146,7 @@ def watch(run: Run, expected_pairs: int) -> None:
             raise DemoError(f'{fault}; see {run.node.log}')
         if time.monotonic() > end_s:
             line.end()
-            raise DemoError(f'no report within {_LIMIT_S:g} s; see {run.evaluator.log.parent}')
+            raise DemoError(f'nothing came for {_LIMIT_S:g} s; see {run.evaluator.log.parent}')
     line.show(_progress_text(run, expected_pairs))
     line.end()
     if run.evaluator.exit_status != 0:

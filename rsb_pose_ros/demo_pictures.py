@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 from torch import from_numpy
 
+from rsb_pose_core.calibration import CalibrationError
 from rsb_pose_core.drawing import draw_people, skeleton_figure
 from rsb_pose_core.geometry import project
 from rsb_pose_core.rectification import StereoRectifier
 from rsb_pose_core.skeleton import H36M_17
-from rsb_pose_ros.bag_evaluator import TRUTH_TOPIC, seen_people
+from rsb_pose_ros.bag_evaluator import seen_people
+from rsb_pose_ros.bag_player import TRUTH_TOPIC
 from rsb_pose_ros.bags import Bag, BagError, message_class
 from rsb_pose_ros.camera_info import RectifierSource
+from rsb_pose_ros.faults import InputError
 from rsb_pose_ros.images import image_to_rgb
 from rsb_pose_ros.msg import HumanPose3DArray
 from rsb_pose_ros.pairing import stamp_ns
@@ -42,7 +45,7 @@ class View:
 
 def read_rectifier(bag: Bag, topics: StereoTopics) -> StereoRectifier:
     """Rectifier of the first CameraInfos of a bag. Raises BagError where there are none."""
-    source = RectifierSource(input_rectified=False)
+    source = RectifierSource(input_rectified=topics.rectified)
     for record in bag.records((topics.left_info, topics.right_info)):
         message = deserialize_message(record.data, message_class(record.kind))
         (source.set_left if record.topic == topics.left_info else source.set_right)(message)
@@ -52,15 +55,21 @@ def read_rectifier(bag: Bag, topics: StereoTopics) -> StereoRectifier:
 
 
 def read_views(bag: Bag, topics: StereoTopics, rectifier: StereoRectifier) -> Iterator[View]:
-    """Rectified left images of a bag in order, each with its truth. Raises BagError."""
+    """Rectified left images of a bag in order, each with its truth. Raises BagError.
+
+    Images that cannot be decoded or are of another size are left out, as the node does.
+    """
     truths: dict[int, list[NDArray[np.float64]]] = {}
     for record in bag.records((TRUTH_TOPIC,)):
         message = deserialize_message(record.data, message_class(record.kind))
         truths.setdefault(stamp_ns(message), []).append(joint_positions(message))
     for record in bag.records((topics.left_image,)):
         message = deserialize_message(record.data, message_class(record.kind))
-        rgb = image_to_rgb(message, 'left')
-        left, _ = rectifier.rectify(rgb, rgb)
+        try:
+            rgb = image_to_rgb(message, 'left')
+            left, _ = rectifier.rectify(rgb, rgb)
+        except (InputError, CalibrationError):
+            continue
         stamp = stamp_ns(message)
         yield View(stamp, left, truths.get(stamp, []))
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from rsb_pose_core.errors import RsbPoseError
+
 TRANSITION_FAILED = 'cannot '  # begins the sentence of a lifecycle transition that failed
 
 
@@ -33,7 +35,7 @@ class Fault:
     since_s: float
 
 
-class InputError(Exception):
+class InputError(RsbPoseError):
     """Input that the node cannot work on. The message is one sentence for the user."""
 
     def __init__(self, part: Part, sentence: str, level: Level = Level.ERROR) -> None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from rsb_pose_core.metrics import joint_detection_rates, pose_errors
 from rsb_pose_ros.msg import HumanPose3D, HumanPose3DArray, Joint3D
@@ -32,21 +33,25 @@ class PoseTable:
     predicted_uv: NDArray[np.float64]  # P J 2, left view
     truth_uv: NDArray[np.float64]  # P J 2
     visible: NDArray[np.bool_]  # P J, in the left view
+    beyond: NDArray[np.int64]  # one number: people found in frames of fewer true ones
 
 
 def pose_table(
     frames: Sequence[HumanPose3DArray], truths: Mapping[int, Sequence[HumanPose3D]]
 ) -> PoseTable:
-    """Match the people of each frame with the true ones of the same stamp, nearest first."""
+    """Match the people of each frame with the true ones of the same stamp.
+
+    So that the sum of their distances is the smallest there is, however far off they are.
+    """
     rows: list[tuple[int, HumanPose3D | None, HumanPose3D]] = []
+    beyond = 0
     for frame in frames:
         stamp = stamp_ns(frame)
-        left = [person for person in frame.people if np.isfinite(joint_positions(person)).any()]
-        for truth in truths.get(stamp, ()):
-            found = min(left, key=lambda person: _distance(person, truth), default=None)
-            if found is not None:
-                left.remove(found)
-            rows.append((stamp, found, truth))
+        present = truths.get(stamp, ())
+        found = [person for person in frame.people if np.isfinite(joint_positions(person)).any()]
+        matches = _nearest(found, present)
+        rows += [(stamp, matches.get(index), truth) for index, truth in enumerate(present)]
+        beyond += len(found) - len(matches) if present else 0
     joints = len(rows[0][2].joints) if rows else 0
     nothing = np.full((joints, 3), np.nan)
     return PoseTable(
@@ -58,7 +63,20 @@ def pose_table(
         visible=np.array(
             [joint_states(truth) == Joint3D.MEASURED for _, _, truth in rows], bool
         ).reshape(len(rows), joints),
+        beyond=np.array(beyond),
     )
+
+
+def _nearest(
+    found: Sequence[HumanPose3D], truths: Sequence[HumanPose3D]
+) -> dict[int, HumanPose3D]:
+    """The person found for each true one, by its index; as many as there are of the fewer."""
+    if not found or not truths:
+        return {}
+    far_m = 1e6  # of people who share no joint
+    distances = np.array([[_distance(person, truth) for person in found] for truth in truths])
+    rows, columns = linear_sum_assignment(np.minimum(distances, far_m))
+    return {int(row): found[column] for row, column in zip(rows, columns, strict=True)}
 
 
 def accuracy(table: PoseTable) -> dict[str, Any] | None:
@@ -78,6 +96,7 @@ def accuracy(table: PoseTable) -> dict[str, Any] | None:
     )
     return {
         'people_compared': len(table.stamps_ns),
+        'people_beyond_truth': int(table.beyond),
         'share_found': float(np.isfinite(table.predicted_m).all(-1).any(-1).mean()),
         'MPJPE_ab_mm': {
             'all': asdict(errors.absolute),

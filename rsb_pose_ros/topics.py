@@ -46,12 +46,18 @@ class StereoTopics:
         return topics
 
     @property
+    def rectified(self) -> bool:
+        """Whether the images are rectified already, by their name."""
+        return 'image_rect' in self.left_image
+
+    @property
     def remappings(self) -> tuple[str, ...]:
         """from:=to for the node's own names."""
+        image = 'image_rect' if self.rectified else 'image_raw'
         suffix = '/compressed' if self.transport == 'compressed' else ''
         return (
-            f'left/image_raw{suffix}:={self.left_image}',
-            f'right/image_raw{suffix}:={self.right_image}',
+            f'left/{image}{suffix}:={self.left_image}',
+            f'right/{image}{suffix}:={self.right_image}',
             f'left/camera_info:={self.left_info}',
             f'right/camera_info:={self.right_info}',
         )

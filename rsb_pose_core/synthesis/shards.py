@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rsb_pose_core.errors import DataError, RsbPoseError
+from rsb_pose_core.errors import ConfigError, DataError, RsbPoseError
 from rsb_pose_core.synthesis.pairs import PairSpace, StereoPairs, make_renderer
 from rsb_pose_core.synthesis.processes import in_processes
 
@@ -21,6 +21,7 @@ Arrays = dict[str, np.ndarray]
 # Where the seeds of each split begin: a million for each seed of a job, one for each casting.
 SEEDS = {'train': 0, 'val': 500_000_000, 'test': 600_000_000}
 SEEDS_OF_A_JOB = 1_000_000
+JOBS = {'train': 500, 'val': 100, 'test': 100}  # seeds of jobs, until another split's begin
 MAPS = ('person_mask_left', 'person_mask_right', 'depth_m_left', 'disparity_left')
 
 
@@ -51,6 +52,9 @@ class PairFiles:
     files_per_casting: int = 10  # textures and people change every so often
     make: MakeRenderer = make_renderer
 
+    def __post_init__(self) -> None:
+        first_seed(self.split, self.seed)  # complains
+
     @property
     def title(self) -> str:
         """Beside the progress bar."""
@@ -72,7 +76,17 @@ class PairFiles:
     @property
     def first_seed(self) -> int:
         """Of the renderer; castings count from it."""
-        return SEEDS[self.split] + self.seed * SEEDS_OF_A_JOB
+        return first_seed(self.split, self.seed)
+
+
+def first_seed(split: str, seed: int) -> int:
+    """Of the renderer of a job; its castings count from it. Raises ConfigError out of range."""
+    if not 0 <= seed < JOBS[split]:
+        raise ConfigError(
+            f'seed {seed} of {split} pairs: expected 0 to {JOBS[split] - 1}, where the seeds of '
+            f'another split begin'
+        )
+    return SEEDS[split] + seed * SEEDS_OF_A_JOB
 
 
 class FileRenderer:

@@ -16,7 +16,7 @@ from rsb_pose_core.synthesis.labels import (
     VISIBLE,
 )
 from rsb_pose_core.synthesis.pairs import PairSpace, StereoPairs, make_renderer
-from rsb_pose_core.synthesis.shards import SEEDS, SEEDS_OF_A_JOB
+from rsb_pose_core.synthesis.shards import first_seed
 
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -43,7 +43,7 @@ def write_sheet(
 
     Raises RsbPoseError where the file cannot be written.
     """
-    first = SEEDS[split] + seed * SEEDS_OF_A_JOB
+    first = first_seed(split, seed)
     renderer = make_renderer(data, split, first, PairSpace(), device)
     tiles: list[Image] = []
     for number in tqdm(range(0, count, batch), desc='render', unit='batch'):

@@ -145,7 +145,8 @@ def cached_estimates(
     device: torch.device | str = 'cpu',
 ) -> Estimates:
     """estimate_pairs, kept in `folder` for the same weights, pairs and passes."""
-    told = f'{pool.paths} {len(pool)} {input_size} {passes} {jitter_px}'
+    files = [(path, Path(path).stat().st_mtime_ns) for path in pool.paths]
+    told = f'{files} {len(pool)} {input_size} {passes} {jitter_px}'
     key = hashlib.sha256(weights.read_bytes() + told.encode()).hexdigest()[:16]
     path = folder / f'estimates_{key}.pt'
     if path.is_file():

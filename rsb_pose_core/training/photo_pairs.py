@@ -116,7 +116,7 @@ def photo_pair(
     """A pair of crops of one photograph, or of two photographs that have nothing in common."""
     plain = np.repeat(np.arange(size, dtype=np.float64)[None], size, 0)
     affine = photo_crop(photographs[0], size, rng, ranges)
-    border = cv2.BORDER_CONSTANT if rng.random() < 0.5 else cv2.BORDER_REFLECT_101
+    border = cv2.BORDER_CONSTANT if rng.random() < 0.5 else cv2.BORDER_REPLICATE
     uv = [_moved(photographs[0].uv, affine)]
     views = [warp_photograph(photographs[0].image, affine, plain, border)]
     if len(photographs) == 2:

@@ -12,10 +12,9 @@ from rsb_pose_core.datasets.photographs import read_photographs
 from rsb_pose_core.errors import DataError
 from rsb_pose_core.synthesis.pairs import PairSpace, make_renderer
 from rsb_pose_core.synthesis.shards import (
-    SEEDS,
-    SEEDS_OF_A_JOB,
     MakeRenderer,
     Renderer,
+    first_seed,
     shard_arrays,
 )
 from rsb_pose_core.training.augmentation import STORED_SIDE, Pair, stored_side, training_batch
@@ -127,7 +126,7 @@ class RenderedSource:
         self.config, self.data, self.device, self.make = config, data, device, make
         self.ranks = ranks or Ranks()
         self._taken = before // self.ranks.count  # by this rank
-        self._seed = SEEDS['train'] + config.seed * SEEDS_OF_A_JOB
+        self._seed = first_seed('train', config.seed)
         self._renderers: dict[int, Future[Renderer]] = {}  # by casting
         side, plain = stored_side(config.largest_input), PairSpace()
         margin = plain.margin * side // STORED_SIDE

@@ -1,6 +1,7 @@
 """Experiments on poses: what they compare the Pose Transformer with, and that they run."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -302,5 +303,9 @@ def test_stage_refiner_writes_network_and_refiner_and_estimates_once(
         assert torch.allclose(loaded.refine(far), trained.refine(far), atol=0.01)
     run_refiner(replace(config, passes=2), WEIGHTS, pairs, out, refiner=start)
     assert len(list(out.glob('estimates_*.pt'))) == 2  # others than of one pass
+    for path in folder.glob(Path(pairs).name):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))  # drawn again
+    run_refiner(config, WEIGHTS, pairs, out, refiner=start)
+    assert len(list(out.glob('estimates_*.pt'))) == 3
     with pytest.raises(DataError, match='no training pairs match'):
         run_refiner(config, WEIGHTS, str(folder / 'none_*.npz'), out)

@@ -97,6 +97,18 @@ def test_shards_differ_from_each_other_by_seed_and_by_split(files: ShardFiles) -
     assert len({first.tobytes() for first in firsts}) == 4
 
 
+@pytest.mark.parametrize(('split', 'seed'), [('train', 500), ('train', -1), ('val', 100)])
+def test_seeds_of_another_split_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str, seed: int
+) -> None:
+    command = ['render', '--data', str(tmp_path), '--split', split, '--seed', str(seed)]
+    for what in ('--out', '--sheet'):
+        assert main([*command, what, str(tmp_path / 'out')]) == 2
+        error = capsys.readouterr().err
+        assert f'seed {seed} of {split} pairs: expected 0 to' in error
+        assert len(error.splitlines()) == 1
+
+
 def test_the_trainer_reads_them(whole: ShardFiles) -> None:
     stored = arrays(whole.path(0))
     assert set(stored) == {

@@ -9,9 +9,11 @@ from pathlib import Path
 import cv2
 import pytest
 from conftest import domain_of
+from rclpy.qos import DurabilityPolicy
 from stereo_world import write_bag
 
 from rsb_pose_ros import demo
+from rsb_pose_ros.bag_player import BagPlayer
 from rsb_pose_ros.bags import BagError, open_bag
 from rsb_pose_ros.demo import problems
 from rsb_pose_ros.processes import dds_environment
@@ -94,6 +96,41 @@ def test_cameras_are_found_among_other_images(topics, namespaces, expected):
     found = StereoTopics.of(Listed(*topics), namespaces)
     assert (found.left_image, found.right_image) == expected
     assert found.left_info == expected[0].partition('/image_raw')[0] + '/camera_info'
+
+
+def test_rectified_images_are_handed_to_the_node_as_such():
+    topics = StereoTopics.of(Listed(*head('/a/left', '/a/right', 'image_rect/compressed')))
+    assert topics.rectified
+    words = demo.node_arguments(topics, None)
+    assert 'input_rectified:=true' in words
+    assert 'left/image_rect/compressed:=/a/left/image_rect/compressed' in words
+    plain = StereoTopics.of(Listed(*head('/a/left', '/a/right', 'image_raw', 'image_rect')))
+    assert not plain.rectified
+    assert 'input_rectified:=true' not in demo.node_arguments(plain, None)
+
+
+def test_what_an_earlier_run_said_is_not_played(bag, ros_domain):
+    with open_bag(bag) as opened:
+        told = {
+            '/human_pose3d': 'rsb_pose_ros/msg/HumanPose3D',
+            '/front/human_pose3d/people': 'rsb_pose_ros/msg/HumanPose3DArray',
+            '/stereo_pose/markers': 'visualization_msgs/msg/MarkerArray',
+            '/diagnostics': 'diagnostic_msgs/msg/DiagnosticArray',
+            '/tf_static': 'tf2_msgs/msg/TFMessage',
+            '/odd': 'nobody_has/msg/This',
+        }
+        both = {**opened.kinds, **told}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(opened), 'kinds', both)
+            player = BagPlayer(opened, publish_clock=False, probe=False)
+        assert set(player.sent) == {*opened.kinds, '/tf_static'}
+        assert player.unplayed == [
+            '/odd is not played: the message type nobody_has/msg/This is not installed; build or '
+            'install its package'
+        ]
+        (latched,) = player.get_publishers_info_by_topic('/tf_static')
+        assert latched.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        player.destroy_node()
 
 
 @pytest.mark.parametrize('namespaces', [None, ('/cam/left', '/cam/right')])

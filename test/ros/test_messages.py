@@ -268,6 +268,17 @@ def test_two_people_are_matched_with_the_nearest_truth():
     assert measured['people_compared'] == 2
 
 
+def test_somebody_missed_does_not_take_the_pose_of_who_was_found():
+    far_off, found = shifted_truth(2.0), shifted_truth(0.0)
+    for truths in ([far_off, found], [found, far_off]):
+        measured = accuracy(pose_table([frame_of(oracle_person())], {STAMP: truths}))
+        assert measured['share_found'] == 0.5
+        assert measured['MPJPE_ab_mm']['all']['median_mm'] == pytest.approx(0.0, abs=1e-3)
+        assert measured['people_beyond_truth'] == 0
+    ghosts = pose_table([frame_of(oracle_person(), oracle_person())], {STAMP: [found]})
+    assert accuracy(ghosts)['people_beyond_truth'] == 1
+
+
 def test_no_truth_is_no_accuracy_and_nan_is_null():
     assert accuracy(pose_table([frame_of(oracle_person())], {})) is None
     report = {'a': {'b': math.nan, 'c': 1.0}, 'd': [math.inf]}
