@@ -248,15 +248,7 @@ class StereoPoseNode(LifecycleNode):
 
     def _tick(self) -> None:
         inputs, worker = self._inputs, self._worker
-        faults = () if inputs is None else inputs.faults(self._settings.silence_timeout_s)
-        present = {part: (level, sentence) for part, level, sentence in faults}
-        for part, sentence in self._input_faults.items():
-            standing = self._faults.get(part)
-            if part not in present and standing is not None and standing.sentence == sentence:
-                self._faults.clear(part, _working_again(part))
-        for part, (level, sentence) in present.items():
-            self._faults.report(part, level, sentence)
-        self._input_faults = {part: sentence for part, (_, sentence) in present.items()}
+        self._tell_faults_of(inputs)
         health = Health(
             node=self.get_fully_qualified_name(),
             state=self._state_machine.current_state[1],
@@ -269,6 +261,18 @@ class StereoPoseNode(LifecycleNode):
         )
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostic_array(health, self._faults, stamp))
+
+    def _tell_faults_of(self, inputs: StereoInputs | None) -> None:
+        """Report what keeps pairs from coming, and clear what did so at the last tick."""
+        faults = () if inputs is None else inputs.faults(self._settings.silence_timeout_s)
+        present = {part: (level, sentence) for part, level, sentence in faults}
+        for part, sentence in self._input_faults.items():
+            standing = self._faults.get(part)
+            if part not in present and standing is not None and standing.sentence == sentence:
+                self._faults.clear(part, _working_again(part))
+        for part, (level, sentence) in present.items():
+            self._faults.report(part, level, sentence)
+        self._input_faults = {part: sentence for part, (_, sentence) in present.items()}
 
     def _log(self, level: Level, sentence: str) -> None:
         # rclpy refuses another severity from the same line of code.

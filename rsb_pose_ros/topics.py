@@ -27,19 +27,15 @@ class StereoTopics:
         BagError where one is missing.
         """
         images = sorted(topic for topic, kind in bag.kinds.items() if kind in (RAW, COMPRESSED))
-        if namespaces is not None:
-            images = [topic for topic in images if _in_one_of(topic, namespaces)]
-        heads = _heads(images, bag.kinds)
+        heads = _heads(images, bag.kinds, namespaces)
         if not heads:
-            where = f' in {" and ".join(namespaces)}' if namespaces is not None else ''
+            where = f'{" and ".join(namespaces)} of ' if namespaces is not None else ''
             raise BagError(
-                f'the bag {bag.path} has {len(images)} image topics{where} '
-                f'({", ".join(images) or "none"}), expected a left and a right one of one type; '
+                f'{where}the bag {bag.path} with {len(images)} image topics '
+                f'({", ".join(images) or "none"}): expected a left and a right one of one type; '
                 'name a stereo bag, or its cameras by --left and --right of bag_player'
             )
         left, right = heads[0]
-        if namespaces is not None and not _in_one_of(left, namespaces[:1]):
-            left, right = right, left
         transport = 'compressed' if bag.kinds[left] == COMPRESSED else 'raw'
         topics = cls(left, right, _info_beside(left), _info_beside(right), transport)
         bag.require((left, right, topics.left_info, topics.right_info))
@@ -63,20 +59,23 @@ class StereoTopics:
         )
 
 
-def _in_one_of(topic: str, namespaces: tuple[str, ...]) -> bool:
-    return any(topic.startswith(f'/{namespace.strip("/")}/') for namespace in namespaces)
-
-
-def _heads(images: list[str], kinds: dict[str, str]) -> list[tuple[str, str]]:
+def _heads(
+    images: list[str], kinds: dict[str, str], namespaces: tuple[str, str] | None
+) -> list[tuple[str, str]]:
     """Pairs of a left and a right image topic of one type, the likeliest first."""
-    if len(images) > 2:  # an overlay or a rectified image need not have a camera_info beside it
+    if len(images) > 2:  # an overlay need not have a camera_info beside it
         images = [topic for topic in images if _info_beside(topic) in kinds]
-    if len(images) == 2:
-        pairs = [tuple(sorted(images, key=lambda topic: 'left' not in topic))]
+    if namespaces is not None:
+        left, right = (f'/{namespace.strip("/")}/' for namespace in namespaces)
+        pairs = [
+            (topic, topic.replace(left, right, 1)) for topic in images if topic.startswith(left)
+        ]
+    elif len(images) == 2:
+        first, second = sorted(images, key=lambda topic: 'left' not in topic)
+        pairs = [(first, second)]
     else:
-        twins = [(topic, topic.replace('left', 'right')) for topic in images if 'left' in topic]
-        pairs = [(left, right) for left, right in twins if right in images]
-    alike = [(left, right) for left, right in pairs if kinds[left] == kinds[right]]
+        pairs = [(topic, topic.replace('left', 'right')) for topic in images if 'left' in topic]
+    alike = [(one, other) for one, other in pairs if kinds[one] == kinds.get(other)]
     return sorted(alike, key=lambda pair: ('image_raw' not in pair[0], pair[0]))
 
 

@@ -86,6 +86,8 @@ def head(left: str, right: str, *images: str) -> list[str]:
         ([*head('/cam/infra1', '/cam/infra2', 'image_raw'), '/cam/color/camera_info',
           '/cam/color/image_raw'], ('/cam/infra1', '/cam/infra2'),
          ('/cam/infra1/image_raw', '/cam/infra2/image_raw')),
+        (head('/cam/infra1', '/cam/infra2', 'image_rect', 'image_rect/compressed'),
+         ('/cam/infra1', '/cam/infra2'), ('/cam/infra1/image_rect', '/cam/infra2/image_rect')),
         (head('/one', '/two', 'image_raw'), ('two/', 'one'), ('/two/image_raw', '/one/image_raw')),
         (head('/front/left', '/front/right', 'image_raw')
          + head('/rear/left', '/rear/right', 'image_raw'), ('/rear/left', '/rear/right'),
@@ -95,7 +97,7 @@ def head(left: str, right: str, *images: str) -> list[str]:
 def test_cameras_are_found_among_other_images(topics, namespaces, expected):
     found = StereoTopics.of(Listed(*topics), namespaces)
     assert (found.left_image, found.right_image) == expected
-    assert found.left_info == expected[0].partition('/image_raw')[0] + '/camera_info'
+    assert found.left_info == expected[0].partition('/image_')[0] + '/camera_info'
 
 
 def test_rectified_images_are_handed_to_the_node_as_such():
@@ -145,7 +147,7 @@ def test_bag_without_a_second_camera_is_refused(tmp_path):
     path = write_bag(tmp_path / 'mono', 2, with_right=False)
     with (
         open_bag(path) as opened,
-        pytest.raises(BagError, match='1 image topics .* expected a left and a right'),
+        pytest.raises(BagError, match=r'1 image topics .*: expected a left and a right'),
     ):
         StereoTopics.of(opened)
 
