@@ -16,7 +16,7 @@ from rsb_pose_core.models.algebraic import WeightedHeatmaps
 from rsb_pose_core.models.estimate import StereoOutput
 from rsb_pose_core.models.keypoints import STRIDE, crop_to_heatmap, heatmap_to_crop
 from rsb_pose_core.models.rsb_pose import StereoHeatmaps
-from rsb_pose_core.models.soft_argmax import Moments, map_moments, mean_near, volume_moments
+from rsb_pose_core.models.soft_argmax import Moments, map_moments, volume_moments
 from rsb_pose_core.models.volumetric import VolumeHeatmaps
 from rsb_pose_core.training.batches import StereoBatch
 
@@ -45,8 +45,6 @@ class LossWeights:
     pose_l1_paper: float = 0.0  # L_3D as the paper: a tenth of the mean absolute error in mm
     pose_soft_mse: float = 0.0  # Algebraic-T: squared error in cm^2, flat beyond 20 cm
     refined_mpjpe: float = 0.0  # of refined_loss, where a refiner is trained with the method
-    near_radius: int = 0  # no weight: L1 and 3D terms of co-heatmaps within so many columns and
-    # rows of the target, where networks with a peak_radius look; 0: of the whole map, as the paper
 
 
 def method_losses(output: StereoOutput, batch: StereoBatch, weights: LossWeights) -> Terms:
@@ -85,17 +83,11 @@ def stereo_losses(heatmaps: StereoHeatmaps, batch: StereoBatch, weights: LossWei
     cells = torch.cat([uv_left, (target[..., 2:] - planes.first) / planes.step], -1)
     origin = (0.0, 0.0, 0.0)
     terms |= _cell_terms(heatmaps.co_heatmap, moments, cells, origin, usable, weights)
-    mean = moments.mean
-    if weights.near_radius:
-        height, width = heatmaps.co_heatmap.shape[-2:]
-        u, v = uv_left.nan_to_num().round().long().unbind(-1)
-        cell = torch.stack([u.clamp(0, width - 1), v.clamp(0, height - 1)], -1)
-        mean = mean_near(heatmaps.co_heatmap, cell, weights.near_radius, planes.first, planes.step)
     if weights.volume_l1:
-        u, v, d = (mean - target).abs().unbind(-1)
+        u, v, d = (moments.mean - target).abs().unbind(-1)
         distance = u + v + 3 * d
         terms['volume_l1'] = weights.volume_l1 * masked_mean(distance, usable)
-    uvd = torch.cat([heatmap_to_crop(mean[..., :2]), mean[..., 2:] * STRIDE], -1)
+    uvd = torch.cat([heatmap_to_crop(moments.mean[..., :2]), moments.mean[..., 2:] * STRIDE], -1)
     return terms | pose_terms(triangulate_clamped(uvd, batch.calibration), usable, batch, weights)
 
 

@@ -48,8 +48,7 @@ class Objective(nn.Module):
         initial = output.estimate(batch.calibration)
         refined = refiner.refine(initial.xyz_m, confidence=initial.confidence)
         eq_6 = {'refined_mpjpe': weights.refined_mpjpe * refined_loss(refined, batch)}
-        others = set(vars(weights)) - {'refined_mpjpe', 'near_radius'}
-        own = (getattr(weights, name) for name in others)
+        own = (weight for name, weight in vars(weights).items() if name not in eq_6)
         return method_losses(output, batch, weights) | eq_6 if any(own) else eq_6
 
 

@@ -180,10 +180,12 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 import drawn_pairs
 from rsb_pose_core.synthesis.shards import ShardFiles, make_files
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests' own job ignores it
 if __name__ == '__main__':
     out = Path(sys.argv[1])
     make = drawn_pairs.drawn_slowly

@@ -167,9 +167,8 @@ def test_windows_only_are_crops_without_other_changes(pool: PairPool) -> None:
 # ---- no waiting ----
 
 
-@pytest.mark.parametrize('near_radius', [0, 5])
 def test_loss_and_gradients_need_nothing_from_the_processor(
-    monkeypatch: pytest.MonkeyPatch, near_radius: int
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A device without data refuses whatever would have to be waited for on a GPU."""
     with torch.device('meta'):
@@ -177,9 +176,7 @@ def test_loss_and_gradients_need_nothing_from_the_processor(
     batch = each_tensor(
         labelled(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)), lambda value: value.to('meta')
     )
-    weights = LossWeights(
-        volume_ce=1.0, volume_svf=1.0, volume_l1=1.0, pose_l1_m=1.0, near_radius=near_radius
-    )
+    weights = LossWeights(volume_ce=1.0, volume_svf=1.0, volume_l1=1.0, pose_l1_m=1.0)
 
     def copied(*args: object, **options: object) -> None:
         raise AssertionError('values of Python are copied to the device, which is waited for')
