@@ -170,6 +170,8 @@ def table_text(report: Mapping[str, Any]) -> str:
         rows.append(('accuracy', 'the bag has no true poses'))
     else:
         rows.append(('people found', f'{measured["share_found"]:.1%}'))
+        if measured['people_beyond_truth']:
+            rows.append(('people beyond the truth', measured['people_beyond_truth']))
         for key, name in (('MPJPE_ab_mm', 'MPJPE_ab'), ('MPJPE_re_mm', 'MPJPE_re')):
             for joints in ('all', 'visible'):
                 errors = measured[key][joints]
