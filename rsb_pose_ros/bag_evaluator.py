@@ -22,7 +22,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
 
 from rsb_pose_core.errors import RsbPoseError
-from rsb_pose_ros.bag_player import PEOPLE_TOPIC, TRUTH_TOPIC, write_json
+from rsb_pose_ros.bag_player import PEOPLE_TOPIC, write_json
 from rsb_pose_ros.msg import HumanPose3D, HumanPose3DArray
 from rsb_pose_ros.pairing import stamp_ns
 from rsb_pose_ros.report import (
@@ -34,6 +34,7 @@ from rsb_pose_ros.report import (
     table_text,
     versions,
 )
+from rsb_pose_ros.topics import TRUTH_TOPIC
 
 _PROGRESS_S = 0.2
 _SETTLED_S = 3.0  # without a new frame, once the player has ended
@@ -102,7 +103,8 @@ class BagEvaluator(Node):
             'pairs_processed': len(self.frames),
             'poses': self.poses,
             'latency_ms': None if newest is None else round(float(newest.latency_ms), 1),
-            'connected': self.count_publishers(PEOPLE_TOPIC) > 0,
+            # with diagnostics, from which its counters are counted on
+            'connected': bool(self.diagnostics) and self.count_publishers(PEOPLE_TOPIC) > 0,
             'fault': self.diagnostics.get('fault', ''),
         }
 

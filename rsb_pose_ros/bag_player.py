@@ -28,10 +28,9 @@ from rosgraph_msgs.msg import Clock
 from rsb_pose_core.errors import RsbPoseError
 from rsb_pose_ros.bags import Bag, BagError, Record, message_class, open_bag
 from rsb_pose_ros.msg import HumanPose3DArray
-from rsb_pose_ros.topics import StereoTopics
+from rsb_pose_ros.topics import TRUTH_TOPIC, StereoTopics
 
 PEOPLE_TOPIC = 'human_pose3d/people'
-TRUTH_TOPIC = '/ground_truth/human_pose3d'
 _PROBE_PAIRS = 12  # sent one by one with rate auto
 _PROBE_SKIP = 4  # of these, not counted: first calls are slow
 _HEADROOM = 0.8  # share of the measured rate that is asked for

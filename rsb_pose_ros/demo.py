@@ -110,7 +110,7 @@ def start(options: argparse.Namespace, topics: StereoTopics, node: Sequence[str]
 
 
 def _await_connection(evaluator: Child, node: Child) -> None:
-    """Wait until the evaluator knows the node's poses: what came before would be lost to it.
+    """Wait until the evaluator hears the node: what came before would be lost to it.
 
     Ends early where something failed; watch() tells what.
     """

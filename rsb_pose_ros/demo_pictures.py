@@ -16,7 +16,6 @@ from rsb_pose_core.geometry import project
 from rsb_pose_core.rectification import StereoRectifier
 from rsb_pose_core.skeleton import H36M_17
 from rsb_pose_ros.bag_evaluator import seen_people
-from rsb_pose_ros.bag_player import TRUTH_TOPIC
 from rsb_pose_ros.bags import Bag, BagError, message_class
 from rsb_pose_ros.camera_info import RectifierSource
 from rsb_pose_ros.faults import InputError
@@ -24,7 +23,7 @@ from rsb_pose_ros.images import image_to_rgb
 from rsb_pose_ros.msg import HumanPose3DArray
 from rsb_pose_ros.pairing import stamp_ns
 from rsb_pose_ros.people import joint_positions, person_from_message
-from rsb_pose_ros.topics import StereoTopics
+from rsb_pose_ros.topics import TRUTH_TOPIC, StereoTopics
 
 RgbImage = NDArray[np.uint8]
 Frames = Mapping[int, HumanPose3DArray]

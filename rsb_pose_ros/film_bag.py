@@ -37,6 +37,7 @@ from rsb_pose_core.synthesis.textures import TextureBank, read_pictures
 from rsb_pose_core.synthesis.wardrobe import Wardrobe
 from rsb_pose_ros.bags import message_types
 from rsb_pose_ros.msg import HumanPose3D, Joint3D
+from rsb_pose_ros.topics import TRUTH_TOPIC
 
 FRAME_ID = 'stereo_left_optical'
 START_NS = 1_790_000_000_000_000_000
@@ -121,7 +122,7 @@ def write_film(film: StereoFilm, path: Path, quality: int) -> None:
             side: topic(f'/stereo/{side}/camera_info', 'sensor_msgs/msg/CameraInfo')
             for side in cameras
         }
-        poses = topic('/ground_truth/human_pose3d', 'rsb_pose_ros/msg/HumanPose3D')
+        poses = topic(TRUTH_TOPIC, 'rsb_pose_ros/msg/HumanPose3D')
         for frame in tqdm(film.frames(), 'film', len(film), unit='pair'):
             stamp_ns = START_NS + frame.stamp_ns
             for side, picture in (('left', frame.left), ('right', frame.right)):

@@ -8,7 +8,7 @@ import functools
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import rclpy
@@ -35,8 +35,9 @@ from rsb_pose_ros.faults import (
 )
 from rsb_pose_ros.inputs import StereoInputs
 from rsb_pose_ros.loading import LoadedPipeline, load
+from rsb_pose_ros.msg import HumanPose3DArray
 from rsb_pose_ros.outputs import PoseOutputs
-from rsb_pose_ros.pairing import Pair
+from rsb_pose_ros.pairing import Pair, stamp_ns
 from rsb_pose_ros.parameters import NodeParameters
 from rsb_pose_ros.processing import process_pair
 from rsb_pose_ros.worker import NewestWorker
@@ -180,12 +181,10 @@ class StereoPoseNode(LifecycleNode):
         message.latency_ms = (time.monotonic() - pair.arrival_s) * 1e3
         outputs.publish(processed, parameters)
         self._statistics.add(message.latency_ms, pair.skew_ms)
-        lacking = _lacking(message.header)
+        lacking = _lacking(message)
         if lacking:
             self._faults.report(Part.IMAGES, Level.WARN, lacking)
-        for part in Part:
-            if not (lacking and part is Part.IMAGES):
-                self._faults.clear(part, _working_again(part))
+        self._clear_faults(part for part in Part if not (lacking and part is Part.IMAGES))
 
     def _on_work_error(self, error: Exception) -> None:
         if isinstance(error, MissingCameraInfoError):
@@ -207,10 +206,13 @@ class StereoPoseNode(LifecycleNode):
                 Part.NETWORK, Level.ERROR, f'a pair failed and was dropped: {_describe(error)}'
             )
 
-    def _clear_faults_before(self, part: int) -> None:
+    def _clear_faults_before(self, part: Part) -> None:
         """A pair that came as far as `part` proves that what comes before it works."""
-        for earlier in list(Part)[:part]:
-            self._faults.clear(earlier, _working_again(earlier))
+        self._clear_faults(list(Part)[:part])
+
+    def _clear_faults(self, parts: Iterable[Part]) -> None:
+        for part in parts:
+            self._faults.clear(part, f'{part.name.lower()}: working again')
 
     # Services, parameters, diagnostics
 
@@ -269,7 +271,7 @@ class StereoPoseNode(LifecycleNode):
         for part, sentence in self._input_faults.items():
             standing = self._faults.get(part)
             if part not in present and standing is not None and standing.sentence == sentence:
-                self._faults.clear(part, _working_again(part))
+                self._clear_faults([part])
         for part, (level, sentence) in present.items():
             self._faults.report(part, level, sentence)
         self._input_faults = {part: sentence for part, (_, sentence) in present.items()}
@@ -308,23 +310,19 @@ class StereoPoseNode(LifecycleNode):
             torch.cuda.empty_cache()
 
 
-def _lacking(header: Header) -> str:
+def _lacking(message: HumanPose3DArray) -> str:
     """What the left image's header lacks, though its pair was worked on; empty: nothing."""
-    if not header.frame_id:
+    if not message.header.frame_id:
         return (
             'the left images have no frame_id, so the poses have none; set it in the camera '
             'driver or set the parameter frame_id'
         )
-    if header.stamp.sec == 0 and header.stamp.nanosec == 0:
+    if stamp_ns(message) == 0:
         return (
             'the left images have no stamp, so people cannot be followed in time; set it in the '
             'camera driver'
         )
     return ''
-
-
-def _working_again(part: Part) -> str:
-    return f'{part.name.lower()}: working again'
 
 
 def _describe(error: Exception) -> str:

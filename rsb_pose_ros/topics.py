@@ -1,10 +1,11 @@
-"""Which topics of a bag are the two cameras."""
+"""Which topics of a bag are the two cameras, and which is the truth."""
 
 from dataclasses import dataclass
 
 from rsb_pose_ros.bags import Bag, BagError
 
 RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+TRUTH_TOPIC = '/ground_truth/human_pose3d'
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class StereoTopics:
         images = sorted(topic for topic, kind in bag.kinds.items() if kind in (RAW, COMPRESSED))
         heads = _heads(images, bag.kinds, namespaces)
         if not heads:
-            where = f'{" and ".join(namespaces)} of ' if namespaces is not None else ''
+            where = f' in {" and ".join(namespaces)}' if namespaces is not None else ''
             raise BagError(
-                f'{where}the bag {bag.path} with {len(images)} image topics '
-                f'({", ".join(images) or "none"}): expected a left and a right one of one type; '
-                'name a stereo bag, or its cameras by --left and --right of bag_player'
+                f'the bag {bag.path} has {len(images)} image topics '
+                f'({", ".join(images) or "none"}), expected a left and a right one of one type'
+                f'{where}; name a stereo bag, or its cameras by --left and --right of bag_player'
             )
         left, right = heads[0]
         transport = 'compressed' if bag.kinds[left] == COMPRESSED else 'raw'

@@ -2,6 +2,7 @@
 
 import time
 
+from bench import until
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from stereo_world import stamped
 
@@ -36,8 +37,12 @@ def counted(**counters: int) -> DiagnosticArray:
 def test_counters_are_those_of_one_node_since_the_evaluator_came(ros_domain):
     evaluator = BagEvaluator('/stereo_pose')
     assert evaluator.count('pairs_processed') == 0
+    people = evaluator.create_publisher(HumanPose3DArray, 'human_pose3d/people', 1)
+    until(lambda: evaluator.count_publishers(people.topic_name), 'discovery')
+    assert not evaluator.progress()['connected']  # a pair that comes now would not be counted
     evaluator._on_diagnostics(counted(pairs_processed=183, pairs_dropped=2))
     assert evaluator.count('pairs_processed') == 0
+    assert evaluator.progress()['connected']
     evaluator._on_diagnostics(counted(pairs_processed=190, pairs_dropped=2))
     assert (evaluator.count('pairs_processed'), evaluator.count('pairs_dropped')) == (7, 0)
     evaluator.destroy_node()
