@@ -109,6 +109,7 @@ def test_listener_qos(node):
         TransformListener(Buffer(), node, True)
 
 
+@pytest.mark.filterwarnings('error::pytest.PytestUnhandledThreadExceptionWarning')
 def test_listener_with_a_thread_of_its_own():
     rclpy.init(domain_id=1 + os.getpid() % 100)
     node = rclpy.create_node('threaded')

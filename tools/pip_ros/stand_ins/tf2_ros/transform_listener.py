@@ -1,10 +1,11 @@
 """Fills a buffer from /tf and /tf_static."""
 
+from contextlib import suppress
 from threading import Thread
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
@@ -81,5 +82,6 @@ def _keep_100(durability: DurabilityPolicy) -> QoSProfile:
 
 def _spin(executor: SingleThreadedExecutor, node: Node) -> None:
     executor.add_node(node)
-    executor.spin()
+    with suppress(ExternalShutdownException):
+        executor.spin()
     executor.remove_node(node)
